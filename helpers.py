@@ -66,7 +66,8 @@ class ImageData:
     """A set of labelled images.
 
     `train_images`, `test_images`: float32 in [0, 1], shape (N, 28, 28); `train_labels`,
-    `test_labels`: int64, shape (N,); `is_sample`: whether this is less than the full set.
+    `test_labels`: int64, shape (N,); `is_sample`: whether this is less than the full set;
+    `root`: the folder to give to torchvision's class of that name.
     """
 
     name: str
@@ -75,6 +76,7 @@ class ImageData:
     test_images: torch.Tensor
     test_labels: torch.Tensor
     is_sample: bool
+    root: Path
 
 
 def load_mnist(root=None):
@@ -98,7 +100,7 @@ def _load(name, root):
     folder = _folder_with(name, root)
     for file in IDX_FILES:
         _check_idx(folder / name / "raw" / file)
-    data_set = getattr(_torchvision().datasets, name)
+    data_set = getattr(import_torchvision().datasets, name)
     parts = []
     for train in (True, False):
         part = data_set(folder, train=train)
@@ -109,7 +111,7 @@ def _load(name, root):
                 "as images, each from 0 to 9. Delete the folder and get the set again."
             )
         parts += [part.data.float() / 255, part.targets.long()]
-    return ImageData(name, *parts, is_sample=len(parts[0]) < FULL_TRAINING_SET)
+    return ImageData(name, *parts, len(parts[0]) < FULL_TRAINING_SET, Path(folder))
 
 
 def _folder_with(name, root):
@@ -157,7 +159,7 @@ def _download(name):
     with tempfile.TemporaryDirectory(prefix=".incomplete-", dir=DATA) as aside:
         socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
         try:
-            getattr(_torchvision().datasets, name)(aside, download=True)
+            getattr(import_torchvision().datasets, name)(aside, download=True)
         finally:
             socket.setdefaulttimeout(timeout)
         try:
@@ -195,7 +197,7 @@ def _check_idx(path):
         )
 
 
-def _torchvision():
+def import_torchvision():
     """The package torchvision, also beside a torch for which it was not built.
 
     PyPI's torchvision is built for CUDA. Beside a CPU-only torch its library does not load and
@@ -209,13 +211,13 @@ def _torchvision():
             raise
     for module in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
         del sys.modules[module]
-    _torchvision.operators = torch.library.Library(
+    import_torchvision.operators = torch.library.Library(
         "torchvision", "DEF"
     )  # lives as long as we do
-    _torchvision.operators.define(
+    import_torchvision.operators.define(
         "nms(Tensor dets, Tensor scores, float threshold) -> Tensor"
     )
-    _torchvision.operators.define(
+    import_torchvision.operators.define(
         "qnms(Tensor dets, Tensor scores, float threshold) -> Tensor"
     )
     return importlib.import_module("torchvision")

@@ -42,7 +42,7 @@ def copy(tmp_path):
 
 def fake_downloads(monkeypatch, *outcomes):
     """Let each call of torchvision's download do the next of `outcomes`."""
-    mnist = helpers._torchvision().datasets.MNIST
+    mnist = helpers.import_torchvision().datasets.MNIST
     remaining = list(outcomes)
 
     def download(self):
@@ -243,7 +243,7 @@ def test_helpers_does_not_import_torchvision_before_it_is_needed():
 
 
 def test_torchvision_has_its_transforms_and_data_sets():
-    torchvision = helpers._torchvision()
+    torchvision = helpers.import_torchvision()
     image = torchvision.datasets.MNIST(SAMPLE, train=False)[0][0]
     assert torchvision.transforms.functional.to_tensor(image).shape == (1, 28, 28)
 
