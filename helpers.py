@@ -7,6 +7,7 @@ tensors, so that a mini-batch is one indexing operation.
 import importlib
 import inspect
 import io
+import math
 import os
 import random
 import socket
@@ -24,13 +25,7 @@ import numpy as np
 import torch
 from IPython import get_ipython
 from IPython.display import Markdown, display
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    RandomSampler,
-    SequentialSampler,
-    TensorDataset,
-)
+from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
 DATA = Path(__file__).resolve().parent / "data"
@@ -238,6 +233,31 @@ def device():
     return torch.device("cpu")
 
 
+class _BatchOfIndices(Sampler):
+    """Yields the indices of each mini-batch of an epoch as a tensor."""
+
+    def __init__(self, count, batch_size, shuffle):
+        self.count, self.batch_size, self.shuffle = count, batch_size, shuffle
+
+    def __len__(self):
+        return math.ceil(self.count / self.batch_size)
+
+    def __iter__(self):
+        order = torch.randperm(self.count) if self.shuffle else torch.arange(self.count)
+        return iter(order.split(self.batch_size))
+
+
+class _Preloaded(Dataset):
+    """A data set of tensors that is asked for a whole mini-batch at once."""
+
+    def __init__(self, *tensors):
+        self.tensors = tensors
+
+    def __getitem__(self, indices):
+        indices = indices.to(self.tensors[0].device)
+        return [tensor.index_select(0, indices) for tensor in self.tensors]
+
+
 def minibatches(images, labels, batch_size, shuffle=True):
     """A `DataLoader` over (images, labels) that fetches a whole batch by one indexing operation.
 
@@ -251,10 +271,8 @@ def minibatches(images, labels, batch_size, shuffle=True):
         )
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
-    dataset = TensorDataset(images, labels)
-    sampler = (RandomSampler if shuffle else SequentialSampler)(dataset)
-    batches = BatchSampler(sampler, batch_size, drop_last=False)
-    return DataLoader(dataset, sampler=batches, batch_size=None)
+    sampler = _BatchOfIndices(len(images), batch_size, shuffle)
+    return DataLoader(_Preloaded(images, labels), sampler=sampler, batch_size=None)
 
 
 # ------------------------------------------------------------------ time and progress
