@@ -176,7 +176,10 @@ def _check_dtype(name, tensor, weight):
     """Raise TypeError unless `tensor` is a tensor that can be multiplied with `weight`."""
     if not isinstance(tensor, torch.Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
-    autocast = torch.is_autocast_enabled(weight.device.type)
+    device = tensor.device.type
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(
+        device
+    )
     if tensor.dtype != weight.dtype and not (autocast and tensor.is_floating_point()):
         raise TypeError(
             f"{name} must have the dtype {weight.dtype} of the weights, got {tensor.dtype}"
