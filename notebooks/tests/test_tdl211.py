@@ -1,0 +1,466 @@
+"""TDL211: the layers equal PyTorch's in outputs, gradients, weights and call signature."""
+
+import ast
+import copy
+import importlib.util
+import math
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+FOLDER = Path(__file__).resolve().parent.parent / "tdl211_layers"
+
+
+def load(name):
+    """The module in FOLDER/name.py, by its path: another course has an lstm.py."""
+    file = FOLDER / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"tdl211_{name}", file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where pickle looks for its classes
+    spec.loader.exec_module(module)
+    return module
+
+
+MLP, RNN, LSTM = load("MLP"), load("RNN"), load("LSTM")
+LAYERS = {  # ours, PyTorch's, whether it runs along a sequence, the number of its states
+    "Linear": (MLP.Linear, nn.Linear, False, 0),
+    "RNNCell": (RNN.RNNCell, nn.RNNCell, False, 1),
+    "RNN": (RNN.RNN, nn.RNN, True, 1),
+    "LSTMCell": (LSTM.LSTMCell, nn.LSTMCell, False, 2),
+    "LSTM": (LSTM.LSTM, nn.LSTM, True, 2),
+}
+TOLERANCE = {  # PyTorch rounds to a short dtype in other places than we do
+    torch.float64: {"rtol": 1e-9, "atol": 1e-11},
+    torch.complex128: {"rtol": 1e-9, "atol": 1e-11},
+    torch.float32: {"rtol": 1e-4, "atol": 1e-5},
+    torch.float16: {"rtol": 2e-2, "atol": 2e-2},
+    torch.bfloat16: {"rtol": 1e-1, "atol": 1e-1},
+}
+every_layer = pytest.mark.parametrize("name", LAYERS)
+examples = settings(deadline=None, max_examples=60)
+
+
+@st.composite
+def cases(draw, name, dtypes=(torch.float64, torch.float32)):
+    """(our layer, PyTorch's with the same weights, input, states or ())."""
+    ours, theirs, along_time, count = LAYERS[name]
+    sizes = draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    dtype = draw(st.sampled_from(dtypes))
+    options = {"bias": False, "dtype": dtype}
+    batch = draw(st.lists(st.integers(1, 4), max_size=1 if count else 3))
+    shape, state_shape = [*batch, sizes[0]], [*batch, sizes[1]]
+    if name.startswith("RNN"):
+        options["nonlinearity"] = draw(st.sampled_from(["tanh", "relu"]))
+    if along_time:
+        options["batch_first"] = draw(st.booleans())
+        time = 1 if options["batch_first"] and batch else 0
+        shape.insert(time, draw(st.integers(1, 7)))
+        state_shape.insert(0, 1)
+    torch.manual_seed(draw(st.integers(0, 2**32)))
+    pair = ours(*sizes, **options), theirs(*sizes, **options)
+    pair[0].load_state_dict(pair[1].state_dict())
+    states = [torch.randn(state_shape, dtype=dtype) for _ in range(count)]
+    return *pair, torch.randn(shape, dtype=dtype), states if draw(st.booleans()) else []
+
+
+def flat(results):
+    """The tensors in nested tuples."""
+    if isinstance(results, torch.Tensor):
+        return [results]
+    return [tensor for part in results for tensor in flat(part)]
+
+
+def call(layer, input, *states):
+    """The results of the layer, flat; two states are given to it as one pair."""
+    return flat(layer(input, states) if len(states) > 1 else layer(input, *states))
+
+
+def results_and_gradients(layer, input, states):
+    """The results and, for fixed random gradients of these, those of everything else."""
+    inputs = [tensor.clone().requires_grad_() for tensor in (input, *states)]
+    results = call(layer, *inputs)
+    torch.manual_seed(0)
+    upstream = [torch.randn(result.shape).to(result) for result in results]
+    return results, torch.autograd.grad(
+        results, [*inputs, *layer.parameters()], upstream
+    )
+
+
+def assert_equal_to_pytorch(case):
+    ours, theirs, input, states = case
+    torch.testing.assert_close(
+        results_and_gradients(ours, input, states),
+        results_and_gradients(theirs, input, states),
+        **TOLERANCE[input.dtype],
+    )
+
+
+# ----------------------------------------------------------------- equal to PyTorch's
+@every_layer
+@examples
+@given(data=st.data())
+def test_outputs_and_all_gradients_equal_pytorch(name, data):
+    assert_equal_to_pytorch(data.draw(cases(name)))
+
+
+@every_layer
+@settings(deadline=None, max_examples=20)
+@given(data=st.data())
+def test_other_dtypes_equal_pytorch(name, data):
+    dtypes = (torch.float16, torch.bfloat16, torch.complex128)
+    case = data.draw(cases(name, dtypes))
+    if case[2].is_complex() and getattr(case[0], "nonlinearity", "") == "relu":
+        return  # not defined for complex numbers, in PyTorch either
+    assert_equal_to_pytorch(case)
+
+
+@every_layer
+@examples
+@given(data=st.data())
+def test_state_dict_moves_both_ways(name, data):
+    ours, theirs, input, _ = data.draw(cases(name))
+    fresh = type(ours)(*_sizes(ours), dtype=input.dtype)
+    fresh.load_state_dict(theirs.state_dict(), strict=True)
+    ours.reset_parameters()
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert not torch.equal(next(fresh.parameters()), next(ours.parameters()))
+
+
+def _sizes(layer):
+    if isinstance(layer, MLP.Linear):
+        return layer.in_features, layer.out_features
+    return layer.input_size, layer.hidden_size
+
+
+@every_layer
+@examples
+@given(sizes=st.tuples(*[st.integers(1, 50)] * 2), seed=st.integers(0, 2**32))
+def test_same_seed_draws_the_weights_of_pytorch(name, sizes, seed):
+    layers = []
+    for make in LAYERS[name][:2]:
+        torch.manual_seed(seed)
+        layers.append(make(*sizes, bias=False))
+    for one, other in zip(*(layer.parameters() for layer in layers), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@every_layer
+def test_weights_are_uniform_within_the_documented_bound(name):
+    torch.manual_seed(0)
+    layer = LAYERS[name][0](300, 400)
+    bound = 1 / math.sqrt(300 if name == "Linear" else 400)
+    for weight in layer.parameters():
+        assert weight.abs().max() <= bound and weight.abs().max() > 0.999 * bound
+        assert weight.mean().abs() < 0.01 * bound
+        assert weight.var().item() == pytest.approx(bound**2 / 3, rel=0.02)
+
+
+@every_layer
+def test_gradients_pass_gradcheck(name):
+    torch.manual_seed(0)
+    make, _, along_time, count = LAYERS[name]
+    layer = make(3, 4, dtype=torch.float64)
+    shape = (2, 3) if not along_time else (5, 2, 3)
+    state_shape = (2, 4) if not along_time else (1, 2, 4)
+    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True)]
+    for _ in range(count):
+        inputs.append(torch.randn(state_shape, dtype=torch.float64, requires_grad=True))
+
+    def results(*tensors):  # the weights are listed so that gradcheck varies them too
+        return tuple(call(layer, *tensors[: 1 + count]))
+
+    everything = (*inputs, *layer.parameters())
+    assert torch.autograd.gradcheck(results, everything)
+    assert torch.autograd.gradgradcheck(results, everything)
+
+
+# ------------------------------------------------------------ what the layers promise
+def test_linear_by_hand():
+    layer = MLP.Linear(3, 2)
+    layer.load_state_dict({"weight": torch.tensor([[1.0, 2, 3], [4, 5, 6]])})
+    assert layer(torch.tensor([1.0, 0, -1])).tolist() == [-2, -2]
+
+
+def test_rnn_by_hand():
+    layer = RNN.RNN(1, 1, lambda x: x)
+    layer.load_state_dict(
+        {"weight_ih_l0": torch.tensor([[2.0]]), "weight_hh_l0": torch.tensor([[3.0]])}
+    )
+    output, last = layer(torch.tensor([[1.0], [10], [100]]))
+    assert output.flatten().tolist() == [2, 26, 278] and last.tolist() == [[278]]
+
+
+def test_lstm_by_hand():
+    cell = LSTM.LSTMCell(1, 1)
+    rows = {"weight_ih": [[0.0], [0], [1], [0]], "weight_hh": [[0.0], [0], [0], [0]]}
+    cell.load_state_dict({name: torch.tensor(row) for name, row in rows.items()})
+    h, c = cell(torch.tensor([1.0]), (torch.zeros(1), torch.tensor([4.0])))
+    assert c.item() == pytest.approx(0.5 * 4 + 0.5 * math.tanh(1))
+    assert h.item() == pytest.approx(0.5 * math.tanh(c.item()))
+
+
+@pytest.mark.parametrize("name", ["RNN", "LSTM"])
+@examples
+@given(data=st.data())
+def test_layer_is_its_cell_repeated(name, data):
+    layer, _, input, states = data.draw(cases(name))
+    if layer.batch_first and input.ndim == 3:
+        input = input.transpose(0, 1)
+    layer.batch_first = False
+    options = {"nonlinearity": layer.nonlinearity} if name == "RNN" else {}
+    cell = LAYERS[name + "Cell"][0](*_sizes(layer), **options, dtype=input.dtype)
+    cell.load_state_dict(
+        {key.removesuffix("_l0"): weight for key, weight in layer.state_dict().items()}
+    )
+    output, *last = call(layer, input, *states)
+    states = [state[0] for state in states]
+    for input_t, output_t in zip(input, output):
+        states = call(cell, input_t, *states)
+        torch.testing.assert_close(states[0], output_t)
+    for state, expected in zip(states, last, strict=True):
+        torch.testing.assert_close(state[None], expected)
+
+
+@pytest.mark.parametrize("name", ["RNN", "LSTM"])
+def test_sequence_can_be_cut_where_its_state_is_handed_on(name):
+    torch.manual_seed(0)
+    layer = LAYERS[name][0](3, 4)
+    input = torch.randn(9, 2, 3)
+    whole, state = layer(input)
+    first, middle = layer(input[:5])
+    second, end = layer(input[5:], middle)
+    torch.testing.assert_close(torch.cat([first, second]), whole)
+    torch.testing.assert_close(flat(end), flat(state))
+
+
+@pytest.mark.parametrize("name", ["RNN", "RNNCell"])
+@examples
+@given(data=st.data())
+def test_nonlinearity_may_be_any_callable(name, data):
+    named, _, input, states = data.draw(cases(name))
+    options = {"batch_first": named.batch_first} if name == "RNN" else {}
+    for function in (getattr(torch, named.nonlinearity), nn.LeakyReLU(1.0)):
+        layer = type(named)(*_sizes(named), function, **options, dtype=input.dtype)
+        layer.load_state_dict(named.state_dict())
+        if isinstance(function, nn.Module):  # of slope 1, the identity
+            named.nonlinearity = lambda x: x
+        torch.testing.assert_close(
+            call(layer, input, *states), call(named, input, *states)
+        )
+
+
+def test_parameters_of_a_nonlinearity_are_trained_and_not_drawn_anew():
+    layer = RNN.RNN(3, 4, nn.PReLU(init=0.125))
+    layer(torch.randn(5, 2, 3))[0].sum().backward()
+    assert layer.nonlinearity.weight.grad.abs() > 0
+    layer.reset_parameters()
+    assert layer.nonlinearity.weight.item() == 0.125
+    assert len(list(layer.parameters())) == 3
+
+
+@every_layer
+def test_empty_batch(name):
+    make, _, along_time, _ = LAYERS[name]
+    shape = (5, 0, 3) if along_time else (0, 3)
+    assert call(make(3, 4), torch.zeros(shape))[0].shape == (*shape[:-1], 4)
+
+
+@every_layer
+def test_copies_and_descriptions(name):
+    layer = LAYERS[name][0](3, 4)
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        torch.testing.assert_close(twin.state_dict(), layer.state_dict())
+    assert "3, 4" in repr(layer) and "bias=False" in repr(layer)
+
+
+@every_layer
+def test_device_without_data(name):
+    make, _, along_time, _ = LAYERS[name]
+    results = call(
+        make(3, 4, device="meta"),
+        torch.zeros((5, 2, 3) if along_time else (2, 3), device="meta"),
+    )
+    assert all(result.is_meta and result.shape[-1] == 4 for result in results)
+
+
+@pytest.mark.skipif(not torch.accelerator.is_available(), reason="no accelerator")
+@every_layer
+def test_accelerator_equals_cpu(name):
+    make, _, along_time, _ = LAYERS[name]
+    layer = make(30, 40)
+    input = torch.randn((20, 5, 30) if along_time else (5, 30))
+    expected = results_and_gradients(layer, input, [])[0]
+    device = torch.accelerator.current_accelerator()
+    for result, other in zip(call(layer.to(device), input.to(device)), expected):
+        assert result.device.type == device.type
+        torch.testing.assert_close(result.cpu(), other, rtol=1e-3, atol=1e-3)
+
+
+@every_layer
+def test_autocast(name):
+    make, _, along_time, _ = LAYERS[name]
+    layer = make(3, 4)
+    input = torch.randn((5, 2, 3) if along_time else (2, 3))
+    expected = call(layer, input)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for dtype in (torch.float32, torch.bfloat16):
+            for result, other in zip(call(layer, input.to(dtype)), expected):
+                torch.testing.assert_close(result.float(), other, rtol=0.05, atol=0.05)
+        with pytest.raises(TypeError, match="input"):
+            layer(input.long())
+
+
+@pytest.mark.parametrize(
+    "name, backend", [(name, "aot_eager") for name in LAYERS] + [("LSTM", "inductor")]
+)
+def test_torch_compile_takes_the_whole_graph(name, backend):
+    if backend == "inductor" and not (shutil.which("g++") or shutil.which("clang++")):
+        pytest.skip("inductor needs a C++ compiler")
+    torch.manual_seed(0)
+    make, _, along_time, _ = LAYERS[name]
+    layer = make(3, 4)
+    input = torch.randn((3, 2, 3) if along_time else (2, 3))
+    torch.compiler.reset()
+    compiled = torch.compile(layer, backend=backend, fullgraph=True)
+    torch.testing.assert_close(
+        results_and_gradients(compiled, input, []),
+        results_and_gradients(layer, input, []),
+    )
+
+
+# --------------------------------------------------------------------------- bad input
+@every_layer
+@pytest.mark.parametrize("size", [0, -3, 2.0, "3", None])
+@pytest.mark.parametrize("position", [0, 1])
+def test_sizes_must_be_positive_integers(name, size, position):
+    sizes = [3, 4]
+    sizes[position] = size
+    argument = "(in|out)_features" if name == "Linear" else "(input|hidden)_size"
+    with pytest.raises(ValueError, match=f"{argument} must be a positive") as error:
+        LAYERS[name][0](*sizes)
+    assert repr(size) in str(error.value)
+
+
+@every_layer
+def test_bias_is_refused(name):
+    with pytest.raises(ValueError, match="bias must be False, got True"):
+        LAYERS[name][0](3, 4, bias=True)
+
+
+@pytest.mark.parametrize("name", ["RNNCell", "RNN"])
+@pytest.mark.parametrize("nonlinearity", ["sigmoid", "Tanh", None, 1, []])
+def test_unknown_nonlinearity(name, nonlinearity):
+    with pytest.raises(
+        ValueError, match='nonlinearity must be "tanh", "relu"'
+    ) as error:
+        LAYERS[name][0](3, 4, nonlinearity)
+    assert repr(nonlinearity) in str(error.value)
+
+
+BAD_SHAPES = {
+    "Linear": [(), (4,), (2, 4), (3, 2)],
+    "RNNCell": [(), (4,), (2, 4), (3, 2), (5, 2, 3)],
+    "RNN": [(), (3,), (5, 4), (5, 2, 4), (1, 5, 2, 3), (0, 2, 3), (0, 3)],
+}
+BAD_SHAPES |= {"LSTMCell": BAD_SHAPES["RNNCell"], "LSTM": BAD_SHAPES["RNN"]}
+
+
+@pytest.mark.parametrize(
+    "name, shape", [(name, shape) for name in LAYERS for shape in BAD_SHAPES[name]]
+)
+def test_wrong_input_shape(name, shape):
+    with pytest.raises(ValueError, match="input must have") as error:
+        LAYERS[name][0](3, 4)(torch.zeros(shape))
+    assert str(tuple(shape)) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["RNN", "LSTM"])
+def test_no_time_step_with_batch_first(name):
+    with pytest.raises(ValueError, match="at least one time step"):
+        LAYERS[name][0](3, 4, batch_first=True)(torch.zeros(2, 0, 3))
+
+
+@every_layer
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float64])
+def test_input_of_another_dtype(name, dtype):
+    shape = (5, 2, 3) if LAYERS[name][2] else (2, 3)
+    with pytest.raises(TypeError, match="input must have the dtype") as error:
+        LAYERS[name][0](3, 4)(torch.ones(shape, dtype=dtype))
+    assert "torch.float32" in str(error.value) and str(dtype) in str(error.value)
+
+
+@every_layer
+@pytest.mark.parametrize("input", [[1.0, 2.0, 3.0], None])
+def test_input_that_is_no_tensor(name, input):
+    with pytest.raises(TypeError, match="input must be a tensor, got (list|NoneType)"):
+        LAYERS[name][0](3, 4)(input)
+
+
+@pytest.mark.parametrize("name", ["RNNCell", "LSTMCell", "RNN", "LSTM"])
+@pytest.mark.parametrize("shape", [(), (4,), (2, 3), (1, 4), (3, 4), (1, 1, 2, 4)])
+@pytest.mark.parametrize("position", [0, 1])
+def test_wrong_state_shape(name, shape, position):
+    make, _, along_time, count = LAYERS[name]
+    states = [torch.zeros((1, 2, 4) if along_time else (2, 4)) for _ in range(count)]
+    position = min(position, count - 1)
+    states[position] = torch.zeros(shape)
+    argument = "hx" if count == 1 else ["h of hx", "c of hx"][position]
+    with pytest.raises(ValueError, match=f"^{argument} must have shape"):
+        call(make(3, 4), torch.zeros((5, 2, 3) if along_time else (2, 3)), *states)
+
+
+@pytest.mark.parametrize("name", ["RNNCell", "LSTMCell", "RNN", "LSTM"])
+def test_state_of_another_kind(name):
+    make, _, along_time, count = LAYERS[name]
+    input = torch.zeros((5, 2, 3) if along_time else (2, 3))
+    state = torch.zeros((1, 2, 4) if along_time else (2, 4))
+    with pytest.raises(TypeError, match="hx must have the dtype torch.float32"):
+        call(make(3, 4), input, *[state.long()] * count)
+    for wrong in ["zeros", (state, state, state)] + [state] * (count - 1):
+        with pytest.raises(TypeError, match="hx must be a (pair|tensor)"):
+            make(3, 4)(input, wrong)
+
+
+# ------------------------------------------------------------------- what is handed in
+FORBIDDEN = (
+    "Linear Bilinear RNN RNNCell RNNBase LSTM LSTMCell GRU GRUCell linear bilinear"
+)
+
+
+@pytest.mark.parametrize("name", ["MLP", "RNN", "LSTM"])
+def test_file_uses_none_of_the_layers_it_rebuilds(name):
+    tree = ast.parse((FOLDER / f"{name}.py").read_text())
+    imports = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for alias in node.names
+    }
+    assert imports == {"math", "torch", "nn"}
+    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert not used & set(FORBIDDEN.split())
+    assert not [word for word in used if word.startswith(("rnn", "lstm", "gru"))]
+
+
+@pytest.mark.parametrize(
+    "name, use",
+    [
+        ("MLP", "MLP.Linear(3, 4)(torch.zeros(2, 3))"),
+        ("RNN", "RNN.RNN(3, 4)(torch.zeros(5, 2, 3))"),
+        ("LSTM", "LSTM.LSTM(3, 4)(torch.zeros(5, 2, 3))"),
+    ],
+)
+def test_file_stands_alone(name, use, tmp_path):
+    shutil.copy(FOLDER / f"{name}.py", tmp_path)
+    code = f"import sys; sys.path.insert(0, '.'); import torch, {name}; {use}"
+    subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, check=True)
