@@ -1,6 +1,6 @@
 """What the testers measure `mytorch` with: numerical gradients, and PyTorch.
 
-`mytorch` itself imports NumPy only; this file, which is not part of it, may import PyTorch.
+`mytorch` itself imports NumPy only; this file is not part of it.
 """
 
 import numpy as np
@@ -54,15 +54,27 @@ def gradients(model):
 
 
 def gradients_in_pytorch(network):
-    """The same list, of the same shapes, for what `in_pytorch` returns, after `backward`."""
+    """The same list for what `in_pytorch` returns, after `backward`."""
     return [p.grad.numpy().T for p in network.parameters()]
 
 
 def relative_difference(ours, reference):
-    """max |ours - reference| / max |reference|. Raises ValueError for unequal shapes."""
+    """max |ours - reference| / max |reference|; ValueError for unequal shapes."""
     ours, reference = np.asarray(ours), np.asarray(reference)
     if ours.shape != reference.shape:
         raise ValueError(
             f"ours must have the reference's shape {reference.shape}, got {ours.shape}"
         )
-    return np.abs(ours - reference).max() / max(np.abs(reference).max(), 1e-300)
+    return float(np.abs(ours - reference).max() / max(np.abs(reference).max(), 1e-300))
+
+
+def error_of(function, *arguments):
+    """'ErrorType: message' of the error that the call raises.
+
+    Raises AssertionError if there is none.
+    """
+    try:
+        function(*arguments)
+    except (TypeError, ValueError, RuntimeError) as error:
+        return f"{type(error).__name__}: {error}"
+    raise AssertionError(f"{function} raised no error")

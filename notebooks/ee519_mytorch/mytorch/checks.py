@@ -1,4 +1,4 @@
-"""What every module asks of its arguments, so that a mistake is named where it is made."""
+"""What every module asks of its arguments, so that mistakes are named at once."""
 
 import numpy as np
 
@@ -6,9 +6,9 @@ import numpy as np
 def check_array(name, value, shape=None, dtype=None):
     """`value` as a floating-point array, not copied when it already is one.
 
-    `shape` is what it must have, a letter standing for any length from 1 up: ("N", 3) is a
-    matrix with rows of 3. `dtype` is what it is converted to; without it, floating-point
-    arrays keep theirs and integers become float64.
+    `shape` is what it must have, a letter standing for any length from 1 up: ("N", 3)
+    is a matrix with rows of 3. `dtype` is what it is converted to; without it,
+    floating-point arrays keep theirs and integers become float64.
 
     Raises TypeError for anything but real numbers, ValueError for another shape and for
     NaN or infinity.
@@ -27,8 +27,8 @@ def check_array(name, value, shape=None, dtype=None):
     if suspicious and not np.isfinite(array).all():
         count = np.count_nonzero(~np.isfinite(array))
         raise ValueError(
-            f"{name} must be finite, got {count} NaN or infinite values of {array.size} "
-            f"in {array.dtype} (if training diverged, lower the learning rate)"
+            f"{name} must be finite, got {count} NaN or infinite values of "
+            f"{array.size} in {array.dtype} (diverged? lower the learning rate)"
         )
     return array
 

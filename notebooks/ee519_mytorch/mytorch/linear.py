@@ -10,13 +10,13 @@ WEIGHT_VARIANCE = 0.01
 class Linear:
     """O = A W + 1_N b^T (equation 1).
 
-    Attributes: `W` (d, h), drawn from a normal distribution of mean 0 and variance 0.01 by
-    NumPy's global generator (reproducible with `np.random.seed`); `b` (h,), zero at the
-    start; after `backward`, `dLdW` (d, h) and `dLdb` (h,). The layer computes in `dtype`,
-    the floating-point type of W and b.
+    Attributes: `W` (d, h), drawn from a normal distribution of mean 0 and variance 0.01
+    by NumPy's global generator (reproducible with `np.random.seed`); `b` (h,), zero at
+    the start; after `backward`, `dLdW` (d, h) and `dLdb` (h,). The layer computes in
+    `dtype`, the floating-point type of W and b.
 
-    Raises ValueError unless `in_features` (d) and `out_features` (h) are positive integers
-    and `dtype` is a floating-point type.
+    Raises ValueError unless `in_features` (d) and `out_features` (h) are positive
+    integers and `dtype` is a floating-point type.
     """
 
     def __init__(self, in_features, out_features, dtype=np.float64):
@@ -40,11 +40,11 @@ class Linear:
         return O
 
     def backward(self, dLdO, input_gradient=True):
-        """dL/dA of shape (N, d) for dL/dO of shape (N, h); stores dLdW and dLdb (equation 2).
+        """dL/dA (N, d) for dL/dO (N, h); stores dLdW and dLdb (equation 2).
 
         The loss has its 1/N already: here gradients are summed over the batch, not
-        averaged. `input_gradient=False` leaves out dL/dA (and returns None), which nobody
-        needs from a network's first layer in training.
+        averaged. `input_gradient=False` leaves out dL/dA (and returns None), which
+        nobody needs from a network's first layer in training.
 
         Raises RuntimeError before `forward`, ValueError for another shape or non-finite
         values.

@@ -6,7 +6,7 @@ from .checks import check_array, check_forward
 
 
 class Loss:
-    """What the losses share: the outputs O and targets Y, kept between the two passes."""
+    """What the losses share: O and Y, kept between the two passes."""
 
     O = Y = None
 
@@ -22,14 +22,17 @@ class MSELoss(Loss):
     def forward(self, O, Y):
         """The loss as a float, for outputs O and targets Y, both of shape (N, q).
 
-        Raises ValueError when the shapes differ, are not two-dimensional, or values are not
-        finite.
+        Raises ValueError when the shapes differ, are not two-dimensional, or values are
+        not finite.
         """
         self._keep(O, Y)
         return float(np.mean((self.O - self.Y) ** 2))
 
     def backward(self):
-        """dL/dO = 2 (O - Y) / (N q) of shape (N, q). Raises RuntimeError before `forward`."""
+        """dL/dO = 2 (O - Y) / (N q) of shape (N, q).
+
+        Raises RuntimeError before `forward`.
+        """
         check_forward(self, self.O)
         return (self.O - self.Y) * (2 / self.O.size)
 
@@ -41,10 +44,11 @@ class CrossEntropyLoss(Loss):
     """
 
     def forward(self, O, Y):
-        """The loss as a float, for logits O and one-hot targets Y, both of shape (N, q).
+        """The loss as a float, for logits O and one-hot targets Y, both of shape (N,
+        q).
 
-        Raises ValueError when the shapes differ or are not two-dimensional, a row of Y is
-        not one-hot, or values are not finite.
+        Raises ValueError when the shapes differ or are not two-dimensional, a row of Y
+        is not one-hot, or values are not finite.
         """
         _check_one_hot(Y)
         self._keep(O, Y)
@@ -63,7 +67,7 @@ class CrossEntropyLoss(Loss):
         return (softmax - self.Y) / len(self.O)
 
     def _shifted(self):
-        """O less the maximum of its row, which softmax ignores, and exp of that, at most 1."""
+        """O less the maximum of its row, which softmax ignores, and exp of that."""
         shifted = self.O - self.O.max(axis=1, keepdims=True)
         return shifted, np.exp(shifted)
 

@@ -10,13 +10,13 @@ from .linear import Linear
 class MLP:
     """A^(0) = X; H^(l) = A^(l-1) W^(l) + 1_N b^(l)^T; A^(l) = phi^(l)(H^(l)).
 
-    Attributes: `layers`, linear layers from `sizes[0]` to `sizes[1]` features and so on;
-    `f`, as many activations: `activation` after each hidden layer, `output_activation`
-    after the last (both are classes such as ReLU). With Identity there, the default, the
-    last A are logits, or any real numbers in regression.
+    Attributes: `layers`, linear layers from `sizes[0]` to `sizes[1]` features and so
+    on; `f`, as many activations: `activation` after each hidden layer,
+    `output_activation` after the last (both are classes such as ReLU). With Identity
+    there, the default, the last A are logits, or any real numbers in regression.
 
-    Raises ValueError unless `sizes` are at least two positive integers, TypeError for an
-    activation that is not a class.
+    Raises ValueError unless `sizes` are at least two positive integers, TypeError for
+    an activation that is not a class.
     """
 
     def __init__(
@@ -24,7 +24,8 @@ class MLP:
     ):
         if np.ndim(sizes) != 1 or len(sizes) < 2:
             raise ValueError(f"sizes must hold at least two integers, got {sizes!r}")
-        self.layers = [Linear(d, h, dtype) for d, h in zip(sizes[:-1], sizes[1:])]
+        pairs = zip(sizes, sizes[1:])  # noqa: RUF007 (this library imports NumPy only)
+        self.layers = [Linear(d, h, dtype) for d, h in pairs]
         hidden = [_made("activation", activation) for _ in self.layers[1:]]
         self.f = [*hidden, _made("output_activation", output_activation)]
 
@@ -41,8 +42,9 @@ class MLP:
     def backward(self, dLdA, input_gradient=True):
         """dL/dX of shape (N, in_features) for dL/dA of shape (N, out_features).
 
-        dL/dH = dL/dA * dA/dH (element by element) goes to each linear layer, which stores
-        its dLdW and dLdb. `input_gradient=False` leaves out dL/dX and returns None.
+        dL/dH = dL/dA * dA/dH (element by element) goes to each linear layer, which
+        stores its dLdW and dLdb. `input_gradient=False` leaves out dL/dX and returns
+        None.
 
         Raises RuntimeError before `forward`, ValueError for another shape or non-finite
         values.
@@ -72,10 +74,10 @@ class MLP1(MLP):
 
 
 class MLP4(MLP):
-    """Four hidden layers, of 256 units each unless `hidden_sizes` says otherwise."""
+    """Four hidden layers, of 128 units each unless `hidden_sizes` says otherwise."""
 
     def __init__(
-        self, in_features=784, out_features=10, hidden_sizes=(256,) * 4, **options
+        self, in_features=784, out_features=10, hidden_sizes=(128,) * 4, **options
     ):
         _check_hidden(hidden_sizes, 4)
         super().__init__([in_features, *hidden_sizes, out_features], **options)

@@ -6,8 +6,8 @@ import numpy as np
 class SGD:
     """W <- W - lr dL/dW and b <- b - lr dL/db for each of `model.layers`.
 
-    Raises TypeError when `model` has no list `layers` (wrap a single layer, or use MLP0),
-    ValueError unless `lr` is a positive number.
+    Raises TypeError when `model` has no list `layers` (wrap a single layer, or use
+    MLP0), ValueError unless `lr` is a positive number.
     """
 
     def __init__(self, model, lr):
@@ -30,7 +30,8 @@ class SGD:
         for index, layer in enumerate(self.model.layers):
             if layer.dLdW is None:
                 raise RuntimeError(
-                    f"SGD.step was called before backward: layer {index} has no gradient"
+                    "SGD.step was called before backward: "
+                    f"layer {index} has no gradient"
                 )
         for layer in self.model.layers:
             layer.W -= self.lr * layer.dLdW
