@@ -1,0 +1,22 @@
+"""MyTorch: multi-layer perceptrons in NumPy, used like PyTorch (EE 519, homework 1)."""
+
+from .activation import Identity, ReLU, Sigmoid, Tanh
+from .linear import Linear
+from .loss import CrossEntropyLoss, MSELoss
+from .mlp import MLP, MLP0, MLP1, MLP4
+from .sgd import SGD
+
+__all__ = [
+    "MLP",
+    "MLP0",
+    "MLP1",
+    "MLP4",
+    "SGD",
+    "CrossEntropyLoss",
+    "Identity",
+    "Linear",
+    "MSELoss",
+    "ReLU",
+    "Sigmoid",
+    "Tanh",
+]
