@@ -32,8 +32,8 @@ FONT_FOLDERS = {  # package: where its fonts are
     "paperang_p2_fonts_cjk": "fonts",
 }
 RASTER = ("image/png", "image/jpeg", "image/gif", "image/webp")
-# so many lines stay on one page with the output that follows them
-SHORT_CODE = 30
+# up to so many lines stay on one page, with the output that follows them
+SHORT_CODE = 24
 SHORT_OUTPUT = 10
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff]")
 PROGRESS_BAR = re.compile(
@@ -180,6 +180,7 @@ class _Document:
             number = cell.get("execution_count")
             label = f", number: {number}" if isinstance(number, int) else ""
             short = source.count("\n") < SHORT_CODE
+            label += f", breakable: {str(not short).lower()}"
             pieces.append(Piece(f"#code({code}{label})", keep=short))
         caption = CAPTION.search(source)
         self.caption = caption.group(1) if caption else self.heading
