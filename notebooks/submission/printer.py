@@ -42,7 +42,7 @@ PROGRESS_BAR = re.compile(
 CAPTION = re.compile(r"^#\|\s*fig-cap:\s*(.+)$", re.MULTILINE)
 DATA_URI = re.compile(r"data:(image/[a-z+]+);base64,([A-Za-z0-9+/=\s]+?)(?=[)\"'>\s])")
 LONG_WORD = re.compile(r"\S{41,}")
-OTHER_ESCAPES = re.compile(r"\x1b(\][^\x07\x1b]*(\x07|\x1b\\)|[^\[\]])")
+OTHER_ESCAPES = re.compile(r"\x1b(\][^\x07\x1b]*(\x07|\x1b\\)|[()].|[^\[\]()])")
 SPAN = re.compile(
     r'<span(?: class="([^"]*)")?(?: style="([^"]*)")?>(.*?)</span>|([^<]+)', re.DOTALL
 )
@@ -121,7 +121,7 @@ def read_notebook(path):
         raise PrintError(f"{path} is missing.") from error
     except Exception as error:  # nbformat raises whatever the damage leads to
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise PrintError(f"{path} is not a Jupyter notebook: {reason[0]}") from error
+        raise PrintError(f"{path} is not a valid notebook: {reason[0]}") from error
 
 
 def to_pdf(notebooks, page):
@@ -442,7 +442,7 @@ def _raster_in_svg(encoded, metadata):
     scale = 72 / dots
     if isinstance(metadata.get("width"), int | float) and metadata["width"] > 0:
         scale = metadata["width"] * 0.75 / width
-    size = f'width="{width * scale:.2f}" height="{height * scale:.2f}"'
+    size = f'width="{width * scale:.2f}pt" height="{height * scale:.2f}pt"'
     data = base64.b64encode(content).decode()
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" {size}>'
