@@ -3,6 +3,7 @@
 import argparse
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -135,13 +136,14 @@ def _run(notebook, name, folder, environment):
             on_cell_executed=lambda **_: bar.update(),
         )
         try:
-            client.execute(env=environment)
+            client.execute(env=environment, stderr=subprocess.DEVNULL)
         except CellExecutionError as error:
             raise BuildError(
                 f"{name}: cell {bar.n} ended with {error.ename}: {error.evalue}\n"
                 "  Nothing was written."
             ) from error
-        except DeadKernelError as error:  # also when the user presses Ctrl-C
+        except (DeadKernelError, AssertionError) as error:
+            # on Ctrl-C nbclient stops the kernel, finds it dead and stops it once more
             raise BuildError(
                 f"{name}: stopped after {bar.n} of {len(code)} cells. "
                 "Nothing was written."

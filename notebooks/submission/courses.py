@@ -6,11 +6,12 @@ import unicodedata
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
 
-from submission.printer import Page, PrintError, read_notebook, to_pdf
+from submission.printer import Page, PrintError, headings, read_notebook, to_pdf
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST = 80  # characters of a name, far below what file systems allow
@@ -88,22 +89,27 @@ def problems(course, executed=True):
         for name in course.sources
         if not (folder / name).is_file()
     ]
-    for name, headings in course.headings.items():
+    for name, patterns in course.headings.items():
         try:
             notebook = read_notebook(folder / name)
         except PrintError as error:
             found.append(str(error))
             continue
-        found += [f"{name}: {problem}" for problem in _missing(notebook, headings)]
+        found += [f"{name}: {problem}" for problem in _missing(notebook, patterns)]
         if executed:
             found += [f"{name}: {problem}" for problem in _not_executed(notebook)]
     return found
 
 
 def _missing(notebook, patterns):
-    titles = "\n".join(title for _, title in _headings(notebook))
+    titles = [
+        title
+        for cell in notebook.cells
+        if cell.cell_type == "markdown"
+        for _, title in headings(cell.source)
+    ]
     for pattern in patterns:
-        if not re.search(pattern, titles, re.MULTILINE):
+        if not any(re.search(pattern, title) for title in titles):
             yield f"no heading matches {pattern!r}."
 
 
@@ -127,36 +133,30 @@ def _not_executed(notebook):
             )
 
 
-def _headings(notebook):
-    """(index of the cell, text) of each Markdown heading, code fences left out."""
-    for index, cell in enumerate(notebook.cells):
-        if cell.cell_type == "markdown":
-            prose = re.sub(
-                r"^(```|~~~).*?^\1", "", cell.source, flags=re.MULTILINE | re.DOTALL
-            )
-            for title in re.findall(r"^#{1,6}\s+(.+?)\s*#*$", prose, re.MULTILINE):
-                yield index, title
-
-
 # --------------------------------------------------------------------------- ECE1508
-QUESTION = re.compile(r"^(?=##?\s+Question\s+\d)", re.MULTILINE)
+QUESTION = r"Question (\d+)\b"
 
 
 def cut_at_questions(notebook):
     """The notebook as one notebook per question; what precedes the first belongs to it."""
-    parts, started = [[]], False
+    parts = [[]]
     for cell in notebook.cells:
-        pieces = [cell.source]
-        if cell.cell_type == "markdown":
-            pieces = QUESTION.split(cell.source)
-        for number, source in enumerate(pieces):
-            if QUESTION.match(source) and cell.cell_type == "markdown":
-                if started:
-                    parts.append([])
-                started = True
-            if source.strip() or number == 0:
+        if cell.cell_type != "markdown":
+            parts[-1].append(cell)
+            continue
+        lines = cell.source.split("\n")
+        titles = [n for n, title in headings(cell.source) if re.match(QUESTION, title)]
+        for start, end in pairwise(sorted({0, *titles, len(lines)})):
+            if start in titles:
+                parts.append([])
+            source = "\n".join(lines[start:end])
+            if source.strip():
                 parts[-1].append(nbformat.from_dict({**cell, "source": source}))
-    return [nbformat.from_dict({**notebook, "cells": cells}) for cells in parts]
+    before, first, *others = parts
+    return [
+        nbformat.from_dict({**notebook, "cells": cells})
+        for cells in (before + first, *others)
+    ]
 
 
 def _build_ece1508(folder, student):
@@ -217,8 +217,8 @@ def _build_cs324(folder, student):
         if path.suffix in (".py", ".ipynb", ".csv", ".json"):
             files[path.name] = path.read_bytes()
     files["helpers.py"] = (ROOT / "helpers.py").read_bytes()
-    pinned = (ROOT / "requirements.txt").read_text().splitlines()
-    files["requirements.txt"] = "\n".join(
+    pinned = (ROOT / "requirements.txt").read_text().splitlines(keepends=True)
+    files["requirements.txt"] = "".join(
         line for line in pinned if re.match(r"\w", line)
     ).encode()
     sample = ROOT / "data" / "sample" / "MNIST"
@@ -279,14 +279,17 @@ COURSES = {
     ),
     "cs324": Course(
         folder="cs324_lstm_gan",
-        headings={"palindrome_lstm.ipynb": (), "gan.ipynb": ()},
+        headings={
+            "palindrome_lstm.ipynb": (r"\bTask 1\b", r"\bTask 2\b"),
+            "gan.ipynb": (r"\bTask 1\b", r"\bTask 2\b", r"\bTask 3\b"),
+        },
         sources=("dataset.py", "vanilla_rnn.py", "lstm.py", "train.py", "my_gan.py"),
         needs=("first_name", "last_name", "student_number"),
         build=_build_cs324,
     ),
     "tdl211": Course(
         folder="tdl211_layers",
-        headings={"ex2.ipynb": ()},
+        headings={"ex2.ipynb": tuple(rf"\bTask {n}\b" for n in (1, 2, 3, 4))},
         sources=("MLP.py", "RNN.py", "LSTM.py"),
         needs=(),
         build=_build_tdl211,

@@ -8,6 +8,7 @@
 -- picture is drawn only when it came with the notebook.
 
 local MAX_COLUMNS = 24 -- a wider table is cut into bands that repeat its first column
+local SHORT_TABLE = 15 -- rows of a table that is not to be broken between pages
 local MAX_WORD = 40 -- a longer word may be broken anywhere, so that it stays on the page
 
 local MARKDOWN = 'gfm+tex_math_dollars-tex_math_gfm-alerts-emoji-footnotes'
@@ -53,8 +54,14 @@ local function unwrapped(element)
   return element.content
 end
 
+-- A table as one or more, none of them too wide; a short one stays on one page.
 local function bands(simple)
-  local tables = {}
+  local tables = pandoc.Blocks {}
+  for column, align in ipairs(simple.aligns) do
+    if align == 'AlignDefault' then
+      simple.aligns[column] = 'AlignLeft'
+    end
+  end
   for first = 2, math.max(2, #simple.widths), MAX_COLUMNS - 1 do
     local function cut(row)
       if #row == 0 then
@@ -77,18 +84,18 @@ local function bands(simple)
     end
     local band =
       pandoc.SimpleTable(simple.caption, aligns, widths, cut(simple.headers), rows)
-    tables[#tables + 1] = pandoc.utils.from_simple_table(band)
+    tables:insert(pandoc.utils.from_simple_table(band))
+  end
+  if #simple.rows <= SHORT_TABLE then
+    tables:insert(1, pandoc.RawBlock('typst', '#block(breakable: false)['))
+    tables:insert(pandoc.RawBlock('typst', ']'))
   end
   return tables
 end
 
-local clean -- defined below; a table in raw HTML is cleaned by the same filter
+local read_html -- defined below, with the filter that it uses
 
-local function read_html(text)
-  return pandoc.read(text, 'html', nil, {}).blocks:walk(clean)
-end
-
-clean = {
+local clean = {
   RawBlock = function(raw)
     if raw.format == 'html' and raw.text:lower():find('<table', 1, true) then
       return read_html(raw.text)
@@ -140,21 +147,30 @@ clean = {
   end,
 }
 
+-- HTML, as outputs have it: numbers to the right; scripts and styles are not for reading.
+function read_html(text)
+  local drop = function() return {} end
+  local blocks = pandoc.read(text, 'html', nil, {}).blocks
+  blocks = blocks:walk { RawBlock = drop, RawInline = drop, Table = function(element)
+    local simple = pandoc.utils.to_simple_table(element)
+    for column in ipairs(simple.aligns) do
+      simple.aligns[column] = 'AlignRight'
+    end
+    return pandoc.utils.from_simple_table(simple)
+  end }
+  return blocks:walk(clean)
+end
+
 local function to_typst(piece)
   images = piece.images or {}
   local blocks
   if piece.format == 'html' then
-    -- an HTML output has scripts and styles that are not for reading
-    blocks = pandoc.read(piece.text, 'html', nil, {}).blocks
-    blocks = blocks:walk {
-      RawBlock = function() return {} end,
-      RawInline = function() return {} end,
-    }
+    blocks = read_html(piece.text)
   else
-    blocks = pandoc.read(piece.text, MARKDOWN, nil, {}).blocks
+    blocks = pandoc.read(piece.text, MARKDOWN, nil, {}).blocks:walk(clean)
   end
-  local document = pandoc.Pandoc(blocks:walk(clean))
-  return pandoc.write(document, 'typst-smart-citations', { wrap_text = 'none' })
+  local options = { wrap_text = 'none' }
+  return pandoc.write(pandoc.Pandoc(blocks), 'typst-smart-citations', options)
 end
 
 local results = {}

@@ -46,6 +46,13 @@ OTHER_ESCAPES = re.compile(r"\x1b(\][^\x07\x1b]*(\x07|\x1b\\)|[()].|[^\[\]()])")
 SPAN = re.compile(
     r'<span(?: class="([^"]*)")?(?: style="([^"]*)")?>(.*?)</span>|([^<]+)', re.DOTALL
 )
+TEX_WORDS = (
+    (r"(?<!\\)%.*", ""),
+    (r"\\label\{[^}]*\}", ""),
+    (r"\\tag\*?\{([^}]*)\}", r"\\qquad (\\text{\1})"),
+    (r"(?<!\\)\\!", ""),
+    (r"(?<!\\)\\;", r"\\: "),
+)
 MATH = re.compile(
     r"(?P<code>^(?P<fence>`{3,}|~{3,}).*?^(?P=fence)|(?P<ticks>`+).+?(?<!`)(?P=ticks)(?!`))"
     r"|(?<!\\)\$\$(?P<display>.+?)(?<!\\)\$\$"
@@ -137,6 +144,18 @@ def to_pdf(notebooks, page):
     return document.compile()
 
 
+def headings(markdown):
+    """(line number, title) of each heading in a Markdown text, code fences left out."""
+    fence = ""
+    for number, line in enumerate(markdown.split("\n")):
+        mark = re.match(r"\s*(```|~~~)", line)
+        if mark and fence in ("", mark[1]):
+            fence = "" if fence else mark[1]
+        heading = re.match(r"#{1,6}\s+(.+?)\s*#*$", line)
+        if heading and not fence:
+            yield number, heading[1]
+
+
 class _Document:
     """Collects what is to be printed, lets pandoc convert it at one go, and Typst set it."""
 
@@ -164,8 +183,8 @@ class _Document:
 
     def add_markdown(self, source, attachments):
         """Append a Markdown cell with the pictures attached to it."""
-        for heading in re.findall(r"^#{1,6}\s+(.+?)\s*#*$", source, re.MULTILINE):
-            self.heading = heading
+        for _, title in headings(source):
+            self.heading = title
         images = {
             f"attachment:{name}": self.picture(_dict(bundle))
             for name, bundle in attachments.items()
@@ -185,8 +204,8 @@ class _Document:
         caption = CAPTION.search(source)
         self.caption = caption.group(1) if caption else self.heading
         outputs = cell.get("outputs")
-        for output in outputs if isinstance(outputs, list) else []:
-            piece = self.output(_dict(output))
+        for output in _coalesced(outputs if isinstance(outputs, list) else []):
+            piece = self.output(output)
             if piece:
                 pieces.append(piece)
         if pieces:
@@ -344,11 +363,15 @@ def _dict(value):
 
 def _text(value):
     """A string from what a notebook has in its place, without characters nobody can see."""
-    if isinstance(value, list):
-        value = "".join(map(str, value))
-    text = "" if value is None else str(value)
-    text = text.replace("\r\n", "\n").encode(errors="replace").decode()
+    text = _raw(value).replace("\r\n", "\n").encode(errors="replace").decode()
     return CONTROL.sub("", text.expandtabs(4))
+
+
+def _raw(value):
+    """A string from a string, a list of them, or nothing at all."""
+    if isinstance(value, list):
+        return "".join(map(str, value))
+    return "" if value is None else str(value)
 
 
 def _quoted(text):
@@ -381,12 +404,13 @@ def _one_line(markdown):
 
 
 def _formula(tex):
-    r"""TeX on one line, without comments and what pandoc does not know: \label, \tag."""
-    tex = re.sub(r"(?<!\\)%.*", "", tex)
-    tex = re.sub(r"\\label\{[^}]*\}", "", tex)
-    return " ".join(
-        re.sub(r"\\tag\*?\{([^}]*)\}", r"\\qquad (\\text{\1})", tex).split()
-    )
+    r"""TeX on one line, in pandoc's words.
+
+    It does not know \label and \tag, and makes \! and \; of 1 em and 0 em.
+    """
+    for pattern, replacement in TEX_WORDS:
+        tex = re.sub(pattern, replacement, tex)
+    return " ".join(tex.split())
 
 
 def _output(text):
@@ -407,15 +431,23 @@ def _output(text):
     return "#output[" + "".join(f"#mono-line[{line}]" for line in lines) + "]"
 
 
+def _coalesced(outputs):
+    """The outputs without stderr, what was printed in several goes put together."""
+    joined = []
+    for output in map(_dict, outputs):
+        if output.get("output_type") != "stream":
+            joined.append(output)
+        elif output.get("name") != "stderr":
+            text = _raw(output.get("text"))
+            if joined and joined[-1].get("output_type") == "stream":
+                text = joined.pop()["text"] + text
+            joined.append({"output_type": "stream", "text": text})
+    return joined
+
+
 def _lines(value):
     """The piece for what a program printed, or None when only progress bars did."""
-    text = (
-        ""
-        if value is None
-        else "".join(value)
-        if isinstance(value, list)
-        else str(value)
-    )
+    text = _raw(value)
     lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
     text = "\n".join(line for line in lines if not PROGRESS_BAR.search(line)).strip(
         "\n"
