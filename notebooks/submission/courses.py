@@ -257,11 +257,13 @@ def _build_ee519(folder, student):
 
 
 def _listing(folder, names):
-    """A notebook that shows the source files one after the other."""
+    """A notebook that shows the library's files: those of the sheet, then what they share."""
     cells = [nbformat.v4.new_markdown_cell("# Code")]
-    for name in names:
-        cells.append(nbformat.v4.new_markdown_cell(f"## {name}"))
-        cells.append(nbformat.v4.new_code_cell((folder / name).read_text("utf-8")))
+    shared = sorted((folder / "mytorch").glob("*.py"))
+    for path in dict.fromkeys([*(folder / name for name in names), *shared]):
+        title = path.relative_to(folder).as_posix()
+        cells.append(nbformat.v4.new_markdown_cell(f"## `{title}`"))
+        cells.append(nbformat.v4.new_code_cell(path.read_text("utf-8")))
     return nbformat.v4.new_notebook(cells=cells)
 
 
