@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import nbformat
@@ -28,7 +29,10 @@ def main(arguments=None):
     names = list(COURSES) if options.course == "all" else [options.course]
     try:
         student = Student(options.first_name, options.last_name, options.student_number)
-        build(names, student, Path(options.output), options.execute)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.showwarning = lambda message, *_: print(message, file=sys.stderr)
+            build(names, student, Path(options.output), options.execute)
     except (BuildError, PrintError, ValueError, OSError) as error:
         print(f"submission: {error}", file=sys.stderr)
         return 1

@@ -295,7 +295,12 @@ class _Document:
             for piece in self.pieces:
                 try:
                     self.typst([piece])
-                except typst.TypstError:
+                except typst.TypstError as error:
+                    start = _text(piece.text).strip().partition("\n")[0]
+                    warnings.warn(
+                        f"printed as plain text, because Typst says {error}: {start}",
+                        stacklevel=3,
+                    )
                     piece.markup = _output(piece.text)
         try:
             return self.typst(self.pieces)
