@@ -14,6 +14,9 @@ local MAX_WORD = 40 -- a longer word may be broken anywhere, so that it stays on
 local MARKDOWN = 'gfm+tex_math_dollars-tex_math_gfm-alerts-emoji-footnotes'
   .. '-yaml_metadata_block'
 
+local TYPST = 'typst-smart-citations'
+local OPTIONS = { wrap_text = 'none' }
+
 local images = {}
 
 local function quoted(text)
@@ -52,6 +55,17 @@ end
 
 local function unwrapped(element)
   return element.content
+end
+
+-- pandoc puts spaces around bars, and Typst would show them: |x|, not | x |.
+local function formula(math)
+  local typst = pandoc.write(pandoc.Pandoc { pandoc.Plain { math } }, TYPST, OPTIONS)
+  typst = typst:gsub('bar%.v%.double', '\u{2016}')
+  for _, bar in ipairs { '\\|', '\u{2016}' } do
+    -- a space beside a dollar is not one between bars: it says that this is a display
+    typst = typst:gsub('([^$])%s+' .. bar, '%1' .. bar):gsub(bar .. '%s+([^$])', bar .. '%1')
+  end
+  return pandoc.RawInline('typst', (typst:gsub('%s+$', '')))
 end
 
 -- A table as one or more, none of them too wide; a short one stays on one page.
@@ -115,6 +129,7 @@ local clean = {
   Div = unwrapped,
   Span = unwrapped,
   Header = plain_attributes,
+  Math = formula,
   Code = function(code)
     return pandoc.Code(breakable(code.text))
   end,
@@ -169,8 +184,7 @@ local function to_typst(piece)
   else
     blocks = pandoc.read(piece.text, MARKDOWN, nil, {}).blocks:walk(clean)
   end
-  local options = { wrap_text = 'none' }
-  return pandoc.write(pandoc.Pandoc(blocks), 'typst-smart-citations', options)
+  return pandoc.write(pandoc.Pandoc(blocks), TYPST, OPTIONS)
 end
 
 local results = {}

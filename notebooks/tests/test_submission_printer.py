@@ -205,6 +205,22 @@ def test_formulas_are_set(formula):
             assert [font for font in fonts(pdf) if "Math" in font]
 
 
+@pytest.mark.parametrize(
+    "tex, typst",
+    [
+        ("$|x|$", r"$\|x\|$"),
+        (r"$\|x\| + \Vert y \Vert$", "$‖x‖+‖y‖$"),
+        (r"$p(x|y)$", r"$p \( x\|y \)$"),
+        ("$$|x| = |y|$$", r"$ \|x\|=\|y\| $"),  # spaces beside dollars: a display
+    ],
+)
+def test_bars_are_close_to_what_they_enclose(tex, typst):
+    document = submission.printer._Document(PAGE)
+    document.pieces.append(document.markdown(tex))
+    document.run_pandoc()
+    assert document.pieces[0].markup.strip() == typst
+
+
 def test_a_formula_without_dollars_is_set_too():
     text = text_of(markdown("\\begin{equation}\nE = m\n\\end{equation}"))
     assert "begin" not in text
