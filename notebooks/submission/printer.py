@@ -40,6 +40,7 @@ PROGRESS_BAR = re.compile(
     r"\d+%\|.*\|.*\[[^]]*\]|\d+(it|ex|batch)?\s\[\d+:\d+.*/s[^]]*\]"
 )
 CAPTION = re.compile(r"^#\|\s*fig-cap:\s*(.+)$", re.MULTILINE)
+SECTION_NUMBER = re.compile(r"^[\d.]+\s+")
 DATA_URI = re.compile(r"data:(image/[a-z+]+);base64,([A-Za-z0-9+/=\s]+?)(?=[)\"'>\s])")
 LONG_WORD = re.compile(r"\S{41,}")
 OTHER_ESCAPES = re.compile(r"\x1b(\][^\x07\x1b]*(\x07|\x1b\\)|[()].|[^\[\]()])")
@@ -203,7 +204,7 @@ class _Document:
             label += f", breakable: {str(not short).lower()}"
             pieces.append(Piece(f"#code({code}{label})", keep=short))
         caption = CAPTION.search(source)
-        self.caption = caption.group(1) if caption else self.heading
+        self.caption = caption[1] if caption else SECTION_NUMBER.sub("", self.heading)
         outputs = cell.get("outputs")
         for output in _coalesced(outputs if isinstance(outputs, list) else []):
             piece = self.output(output)
@@ -218,9 +219,8 @@ class _Document:
         """The piece that shows one output, or None when there is nothing to read in it."""
         kind = output.get("output_type")
         if kind == "stream":
-            return (
-                None if output.get("name") == "stderr" else _lines(output.get("text"))
-            )
+            results = _results(output["text"]) if self.page.hide_code else None
+            return results or _lines(output["text"])
         if kind == "error":
             traceback = output.get("traceback")
             lines = traceback if isinstance(traceback, list) else []
@@ -235,7 +235,9 @@ class _Document:
             call = f"#drawing({_quoted(name)})"
             if self.page.hide_code:
                 call = f"#numbered({_quoted(name)})[{{}}]"
-                job = _job("markdown", self.caption)
+                job = _job(
+                    "markdown", f"\u200b{self.caption}"
+                )  # not the start of a list
                 return Piece(call, text="(a picture that cannot be drawn)", job=job)
             return Piece(call, text="(a picture that cannot be drawn)")
         plain, page = data.get("text/plain"), _text(data.get("text/html"))
@@ -461,6 +463,30 @@ def _lines(value):
     if not text.strip():
         return None
     return Piece(_output(text), keep=text.count("\n") < SHORT_OUTPUT)
+
+
+def _results(text):
+    """The piece for a printed JSON object, a table of its numbers, or None for other text."""
+    try:
+        results = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(results, dict):
+        return None
+    rows = (f"({_quoted(name)}, {_quoted(value)})" for name, value in _flat(results))
+    return Piece(f"#results({', '.join(rows)})")
+
+
+def _flat(results, prefix=""):
+    """(name, value) of each entry of a nested dict, as texts."""
+    for key, value in results.items():
+        name = prefix + str(key).replace("_", " ")
+        if isinstance(value, dict):
+            yield from _flat(value, f"{name}, ")
+        else:
+            values = value if isinstance(value, list) else [value]
+            shown = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in values)
+            yield name, ", ".join(shown)
 
 
 def _raster_in_svg(encoded, metadata):

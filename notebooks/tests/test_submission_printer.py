@@ -401,15 +401,21 @@ def test_a_report_has_a_title_and_numbered_figures_and_no_code():
     png = {"image/png": figure()}
     listing = shown({"text/markdown": "```python\ndef hidden(): pass\n```"})
     pdf = printed(
-        markdown("# Part\n## Gradients of $h_t$"),
+        markdown("# Part\n## 2.1 Gradients of $h_t$"),
         code("secret_code()", stream("visible output"), listing, shown(png)),
+        code(
+            "show(results)", stream('{"test_accuracy": {"RNN": 0.98123, "n": [1, 2]}}')
+        ),
         code("#| fig-cap: Accuracy by *length*\nplot()", shown(png)),
+        code("#| fig-cap: 1. # - not a list\nplot()", shown(png)),
         page=page,
     )
     text = squeezed("".join(pages(pdf)))
     assert "secret_code" not in text and "hidden" not in text and "fig-cap" not in text
     assert "Thetitle" in text and "AdaLovelace" in text and "visibleoutput" in text
     assert "Figure1:Gradientsof" in text and "Figure2:Accuracybylength" in text
+    assert "Figure3:1.#-notalist" in text
+    assert "testaccuracy,RNN0.9812" in text and "testaccuracy,n1,2" in text
     information = pypdf.PdfReader(io.BytesIO(pdf)).metadata
     assert (information.title, information.author) == ("The title", "Ada Lovelace")
 
@@ -626,6 +632,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:printed as plain text")
 @pytest.mark.parametrize("name", AWKWARD)
 def test_an_awkward_notebook_is_printed_or_refused(name, tmp_path):
     path = tmp_path / "awkward.ipynb"
