@@ -1,0 +1,314 @@
+"""What each course wants handed in: its files, and what must be true before they are made."""
+
+import io
+import re
+import unicodedata
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import nbformat
+
+from submission.printer import Page, PrintError, headings, read_notebook, to_pdf
+
+ROOT = Path(__file__).resolve().parents[2]
+LONGEST = 80  # characters of a name, far below what file systems allow
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the date of every file in an archive
+
+
+# --------------------------------------------------------------------------- the student
+@dataclass(frozen=True)
+class Student:
+    """Who hands in. Each field is empty or valid as a part of a file name.
+
+    Raises ValueError for path separators, "..", control characters, a text without a letter
+    or digit, or one that is too long.
+    """
+
+    first_name: str = ""
+    last_name: str = ""
+    student_number: str = ""
+
+    def __post_init__(self):
+        for field, value in vars(self).items():
+            if value == "":
+                continue
+            shown = f"--{field.replace('_', '-')} {value!r}"
+            if re.search(r"[/\\]|\.\.", value) or not value.isprintable():
+                raise ValueError(
+                    f"{shown} has a path separator, '..' or a control character in it: "
+                    "give it as the course displays it."
+                )
+            if not file_name(value):
+                raise ValueError(f"{shown} has no letter or digit in it.")
+            if len(value) > LONGEST:
+                raise ValueError(f"{shown} is longer than {LONGEST} characters.")
+
+    @property
+    def name(self):
+        """The full name as it stands in a page header."""
+        return f"{self.first_name} {self.last_name}".strip()
+
+
+def file_name(text):
+    """The letters (of any script), digits and hyphens of a text: O'Neil Ñ. gives ONeilÑ."""
+    text = unicodedata.normalize("NFC", text)
+    kept = (c for c in text if c == "-" or unicodedata.category(c)[0] in "LMN")
+    return "".join(kept).strip("-")
+
+
+# --------------------------------------------------------------------------- the courses
+@dataclass(frozen=True)
+class Course:
+    """An assignment: where its notebooks are, what must be in them, who makes the files.
+
+    `headings` maps each notebook to the patterns that its Markdown headings must match;
+    `sources` are other files that must be there; `needs` are fields of `Student`; `build`
+    takes the folder and the student and yields (file name, content as bytes).
+    """
+
+    folder: str
+    headings: dict
+    sources: tuple
+    needs: tuple
+    build: Callable
+
+    @property
+    def path(self):
+        """The folder with the committed notebooks."""
+        return ROOT / "notebooks" / self.folder
+
+
+def problems(course, executed=True):
+    """What is wrong with the committed notebooks and sources: a list of sentences."""
+    folder = course.path
+    found = [
+        f"{name} is missing."
+        for name in course.sources
+        if not (folder / name).is_file()
+    ]
+    for name, patterns in course.headings.items():
+        try:
+            notebook = read_notebook(folder / name)
+        except PrintError as error:
+            found.append(str(error))
+            continue
+        found += [f"{name}: {problem}" for problem in _missing(notebook, patterns)]
+        if executed:
+            found += [f"{name}: {problem}" for problem in _not_executed(notebook)]
+    return found
+
+
+def _missing(notebook, patterns):
+    titles = [
+        title
+        for cell in notebook.cells
+        if cell.cell_type == "markdown"
+        for _, title in headings(cell.source)
+    ]
+    for pattern in patterns:
+        if not any(re.search(pattern, title) for title in titles):
+            yield f"no heading matches {pattern!r}."
+
+
+def _not_executed(notebook):
+    """One sentence for each code cell that was not run, in order and without an error."""
+    expected = 0
+    for position, cell in enumerate(notebook.cells, 1):
+        if cell.cell_type != "code" or not cell.source.strip():
+            continue
+        expected += 1
+        errors = [o for o in cell.outputs if o.output_type == "error"]
+        number = cell.execution_count
+        if errors:
+            yield f"cell {position} ended with {errors[0].ename}: {errors[0].evalue}"
+        elif number is None:
+            yield f"cell {position} was not executed (build with --execute)."
+        elif number != expected:
+            yield (
+                f"cell {position} has the execution number {number} instead of {expected}: "
+                "not run in order from a fresh kernel (build with --execute)."
+            )
+
+
+# --------------------------------------------------------------------------- ECE1508
+QUESTION = r"Question (\d+)\b"
+
+
+def cut_at_questions(notebook):
+    """The notebook as one notebook per question; what precedes the first belongs to it."""
+    parts = [[]]
+    for cell in notebook.cells:
+        if cell.cell_type != "markdown":
+            parts[-1].append(cell)
+            continue
+        lines = cell.source.split("\n")
+        titles = [n for n, title in headings(cell.source) if re.match(QUESTION, title)]
+        for start, end in pairwise(sorted({0, *titles, len(lines)})):
+            if start in titles:
+                parts.append([])
+            source = "\n".join(lines[start:end])
+            if source.strip():
+                parts[-1].append(nbformat.from_dict({**cell, "source": source}))
+    before, first, *others = parts
+    return [
+        nbformat.from_dict({**notebook, "cells": cells})
+        for cells in (before + first, *others)
+    ]
+
+
+def _build_ece1508(folder, student):
+    last, first = file_name(student.last_name), file_name(student.first_name)
+    yield (
+        f"{last}_{first}_Assgn4.ipynb",
+        (folder / "mnist_rnn_gru_lstm.ipynb").read_bytes(),
+    )
+    documents = {
+        "Written_Q1": read_notebook(folder / "xor_rnn.ipynb"),
+        "Written_Q2": read_notebook(folder / "tanh_activation.ipynb"),
+    }
+    questions = cut_at_questions(read_notebook(folder / "mnist_rnn_gru_lstm.ipynb"))
+    for number, part in enumerate(questions, 1):
+        documents[f"Programming_Q{number}"] = part
+    for name, notebook in documents.items():
+        kind, number = name.split("_Q")
+        heading = f"ECE1508 · Assignment 4 · {kind} question {number}"
+        yield f"{name}.pdf", to_pdf([notebook], Page(heading, student.name))
+
+
+# ----------------------------------------------------------------------------- CS324
+HOW_TO_RUN = """\
+# How to run this
+
+Python 3.11 or later. In this folder:
+
+    python -m venv .venv
+    . .venv/bin/activate            (Windows: .venv\\Scripts\\activate)
+    pip install -r requirements.txt
+
+Then either open the notebooks, `jupyter lab palindrome_lstm.ipynb` and `jupyter lab gan.ipynb`,
+and choose Run / Run All Cells, or use the programs, which explain their options:
+
+    python train.py --help          the palindrome task (part I)
+    python my_gan.py --help         the GAN (part II)
+
+`report.pdf` is the report; it was printed from the two notebooks. MNIST is downloaded into
+`data/` on first use; without a network the sample of 5,000 digits that lies there is used. To
+use a copy that you have, name the folder that holds `MNIST/raw`: `COURSEWORK_DATA=/path/to`.
+"""
+
+
+def _build_cs324(folder, student):
+    heading = f"CS324 · Assignment 3 · {student.student_number}"
+    notebooks = [
+        read_notebook(folder / name) for name in ("palindrome_lstm.ipynb", "gan.ipynb")
+    ]
+    page = Page(
+        heading,
+        student.name,
+        title="Assignment 3: Palindromes with an LSTM, and a GAN",
+        authors=(f"{student.name}, student number {student.student_number}",),
+        hide_code=True,
+    )
+    files = {"report.pdf": to_pdf(notebooks, page), "README.md": HOW_TO_RUN.encode()}
+    for path in folder.iterdir():
+        if path.suffix in (".py", ".ipynb", ".csv", ".json"):
+            files[path.name] = path.read_bytes()
+    files["helpers.py"] = (ROOT / "helpers.py").read_bytes()
+    pinned = (ROOT / "requirements.txt").read_text().splitlines(keepends=True)
+    files["requirements.txt"] = "".join(
+        line for line in pinned if re.match(r"\w", line)
+    ).encode()
+    sample = ROOT / "data" / "sample" / "MNIST"
+    for path in sample.rglob("*"):
+        if path.is_file():
+            files[path.relative_to(ROOT).as_posix()] = path.read_bytes()
+    yield f"{file_name(student.student_number)}_assignment3.zip", _archive(files)
+
+
+def _archive(files):
+    """A ZIP (bytes) of a dict, the same for the same files: sorted, dated 1980."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(files):
+            archive.writestr(zipfile.ZipInfo(name, EPOCH), files[name])
+    return buffer.getvalue()
+
+
+# ---------------------------------------------------------------------------- TDL211
+def _build_tdl211(folder, student):
+    for name in COURSES["tdl211"].sources:
+        yield name, (folder / name).read_bytes()
+    page = Page("TDL211 · Assignment 2", student.name)
+    yield "ex2.pdf", to_pdf([read_notebook(folder / "ex2.ipynb")], page)
+
+
+# ----------------------------------------------------------------------------- EE519
+def _build_ee519(folder, student):
+    course = COURSES["ee519"]
+    notebooks = [read_notebook(folder / name) for name in course.headings]
+    page = Page("EE519 · Homework 1", student.name)
+    yield (
+        f"{file_name(student.last_name)}_hw1.pdf",
+        to_pdf([*notebooks, _listing(folder, course.sources)], page),
+    )
+
+
+def _listing(folder, names):
+    """A notebook that shows the library's files: those of the sheet, then what they share."""
+    cells = [nbformat.v4.new_markdown_cell("# Code")]
+    shared = sorted((folder / "mytorch").glob("*.py"))
+    for path in dict.fromkeys([*(folder / name for name in names), *shared]):
+        title = path.relative_to(folder).as_posix()
+        cells.append(nbformat.v4.new_markdown_cell(f"## `{title}`"))
+        cells.append(nbformat.v4.new_code_cell(path.read_text("utf-8")))
+    return nbformat.v4.new_notebook(cells=cells)
+
+
+COURSES = {
+    "ece1508": Course(
+        folder="ece1508_recurrent_networks",
+        headings={
+            "xor_rnn.ipynb": (r"^1\.", r"^2\.", r"^3\."),
+            "tanh_activation.ipynb": (r"^1\.", r"^2\.", r"^3\.", r"^4\."),
+            "mnist_rnn_gru_lstm.ipynb": tuple(rf"^Question {n}\b" for n in (1, 2, 3)),
+        },
+        sources=(),
+        needs=("first_name", "last_name"),
+        build=_build_ece1508,
+    ),
+    "cs324": Course(
+        folder="cs324_lstm_gan",
+        headings={
+            "palindrome_lstm.ipynb": (r"\bTask 1\b", r"\bTask 2\b"),
+            "gan.ipynb": (r"\bTask 1\b", r"\bTask 2\b", r"\bTask 3\b"),
+        },
+        sources=("dataset.py", "vanilla_rnn.py", "lstm.py", "train.py", "my_gan.py"),
+        needs=("first_name", "last_name", "student_number"),
+        build=_build_cs324,
+    ),
+    "tdl211": Course(
+        folder="tdl211_layers",
+        headings={"ex2.ipynb": tuple(rf"\bTask {n}\b" for n in (1, 2, 3, 4))},
+        sources=("MLP.py", "RNN.py", "LSTM.py"),
+        needs=(),
+        build=_build_tdl211,
+    ),
+    "ee519": Course(
+        folder="ee519_mytorch",
+        headings={
+            f"{name}Tester.ipynb": (rf"^Problem {number}\b",)
+            for number, name in enumerate(
+                ("Linear", "Loss", "SGD", "Activation", "MLP"), 1
+            )
+        },
+        sources=tuple(
+            f"mytorch/{name}.py"
+            for name in ("linear", "loss", "sgd", "activation", "mlp")
+        ),
+        needs=("last_name",),
+        build=_build_ee519,
+    ),
+}

@@ -1,0 +1,514 @@
+"""Print notebooks to PDF: pandoc reads the text, Typst sets the page.
+
+No LaTeX, no browser, no network, nothing on disk. Typst gets a virtual folder, in which there
+are only its own style and the notebook's pictures; everything a notebook says is text to it.
+"""
+
+import base64
+import html
+import importlib.util
+import json
+import re
+import subprocess
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+
+import nbformat
+import pypandoc
+import typst
+from nbconvert.exporters import Exporter
+from nbconvert.filters.ansi import ansi2html
+from nbconvert.utils.exceptions import ConversionException
+from PIL import Image
+from traitlets import Bool, Unicode
+
+HERE = Path(__file__).parent
+FONT_FOLDERS = {  # package: where its fonts are
+    "matplotlib": "mpl-data/fonts/ttf",
+    "manimgx_fonts": "",
+    "paperang_p2_fonts_cjk": "fonts",
+}
+RASTER = ("image/png", "image/jpeg", "image/gif", "image/webp")
+# up to so many lines stay on one page, with the output that follows them
+SHORT_CODE = 24
+SHORT_OUTPUT = 10
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff]")
+PROGRESS_BAR = re.compile(
+    r"\d+%\|.*\|.*\[[^]]*\]|\d+(it|ex|batch)?\s\[\d+:\d+.*/s[^]]*\]"
+)
+CAPTION = re.compile(r"^#\|\s*fig-cap:\s*(.+)$", re.MULTILINE)
+SECTION_NUMBER = re.compile(r"^[\d.]+\s+")
+DATA_URI = re.compile(r"data:(image/[a-z+]+);base64,([A-Za-z0-9+/=\s]+?)(?=[)\"'>\s])")
+LONG_WORD = re.compile(r"\S{41,}")
+OTHER_ESCAPES = re.compile(r"\x1b(\][^\x07\x1b]*(\x07|\x1b\\)|[()].|[^\[\]()])")
+SPAN = re.compile(
+    r'<span(?: class="([^"]*)")?(?: style="([^"]*)")?>(.*?)</span>|([^<]+)', re.DOTALL
+)
+TEX_WORDS = (
+    (r"(?<!\\)%.*", ""),
+    (r"\\label\{[^}]*\}", ""),
+    (r"\\tag\*?\{([^}]*)\}", r"\\qquad (\\text{\1})"),
+    (r"(?<!\\)\\\|", r"\\Vert "),
+    (r"(?<!\\)\\!", ""),
+    (r"(?<!\\)\\;", r"\\: "),
+)
+MATH = re.compile(
+    r"(?P<code>^(?P<fence>`{3,}|~{3,}).*?^(?P=fence)|(?P<ticks>`+).+?(?<!`)(?P=ticks)(?!`))"
+    r"|(?<!\\)\$\$(?P<display>.+?)(?<!\\)\$\$"
+    r"|(?<![\\$])\$(?P<inline>[^\s$](?:[^$\n]|\n(?!\n))*?)(?<![\\\s])\$(?!\d)"
+    r"|(?P<environment>\\begin\{(?P<name>[a-z]+\*?)\}.*?\\end\{(?P=name)\})",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+class PrintError(ConversionException):
+    """The notebook cannot be printed; the message says why."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """What stands on the pages of a document beside the notebook.
+
+    `heading` is the left of the page header, `name` its right; with a `title` the first page
+    opens with it and with `authors`. `hide_code` prints a report: prose, outputs and numbered
+    figures.
+    """
+
+    heading: str
+    name: str = ""
+    title: str = ""
+    authors: tuple = ()
+    hide_code: bool = False
+
+
+@dataclass
+class Piece:
+    """A stretch of the document: Typst `markup`, and `text` to print if Typst refuses it.
+
+    Until pandoc has made the markup, `job` is what it is to convert. A piece with `keep` stays
+    on one page with the next.
+    """
+
+    markup: str = ""
+    text: str = ""
+    job: dict | None = None
+    keep: bool = False
+
+
+class TypstPDFExporter(Exporter):
+    """`jupyter nbconvert --to typst_pdf`, and an entry of Jupyter's export menu."""
+
+    file_extension = ".pdf"
+    output_mimetype = "application/pdf"
+    export_from_notebook = "PDF via Typst"
+
+    exclude_input = Bool(False, help="Leave the code out.").tag(config=True)
+    name = Unicode("", help="Your name, for the page header.").tag(config=True)
+
+    def from_notebook_node(self, nb, resources=None, **kw):
+        """The PDF (bytes) of the notebook, and the resources."""
+        nb, resources = super().from_notebook_node(nb, resources, **kw)
+        resources["output_extension"] = self.file_extension
+        heading = resources.get("metadata", {}).get("name") or "Notebook"
+        page = Page(heading, name=self.name, hide_code=self.exclude_input)
+        return to_pdf([nb], page), resources
+
+
+def read_notebook(path):
+    """The notebook in the file `path`, of any nbformat, brought to version 4.
+
+    Raises PrintError when the file is not a notebook.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # cells without an id, and the like
+            return nbformat.read(path, as_version=4)
+    except FileNotFoundError as error:
+        raise PrintError(f"{path} is missing.") from error
+    except Exception as error:  # nbformat raises whatever the damage leads to
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise PrintError(f"{path} is not a valid notebook: {reason[0]}") from error
+
+
+def to_pdf(notebooks, page):
+    """The PDF (bytes) of one or more notebooks, each on a new page; the same bytes each time.
+
+    Raises PrintError when a notebook is too damaged to be printed.
+    """
+    document = _Document(page)
+    for number, notebook in enumerate(notebooks):
+        if number:
+            document.pieces.append(Piece("#pagebreak(weak: true)"))
+        document.add(notebook)
+    return document.compile()
+
+
+def headings(markdown):
+    """(line number, title) of each heading in a Markdown text, code fences left out."""
+    fence = ""
+    for number, line in enumerate(markdown.split("\n")):
+        mark = re.match(r"\s*(```|~~~)", line)
+        if mark and fence in ("", mark[1]):
+            fence = "" if fence else mark[1]
+        heading = re.match(r"#{1,6}\s+(.+?)\s*#*$", line)
+        if heading and not fence:
+            yield number, heading[1]
+
+
+class _Document:
+    """Collects what is to be printed, lets pandoc convert it at one go, and Typst set it."""
+
+    def __init__(self, page):
+        self.page = page
+        self.pieces = []
+        self.files = {"style.typ": (HERE / "style.typ").read_bytes()}
+        self.heading = page.heading  # the last one seen, for figures without a caption
+
+    # ------------------------------------------------------------------------- cells
+    def add(self, notebook):
+        """Append the cells of a notebook."""
+        language = _dict(_dict(notebook.get("metadata")).get("language_info"))
+        cells = notebook.get("cells")
+        if not isinstance(cells, list):
+            raise PrintError("The notebook has no list of cells.")
+        for cell in map(_dict, cells):
+            kind, source = cell.get("cell_type"), _text(cell.get("source"))
+            if kind == "markdown":
+                self.add_markdown(source, _dict(cell.get("attachments")))
+            elif kind == "code":
+                self.add_code(cell, source, language.get("name") or "python")
+            elif source.strip():
+                self.pieces.append(Piece(_output(source)))
+
+    def add_markdown(self, source, attachments):
+        """Append a Markdown cell with the pictures attached to it."""
+        for _, title in headings(source):
+            self.heading = title
+        images = {
+            f"attachment:{name}": self.picture(_dict(bundle))
+            for name, bundle in attachments.items()
+        }
+        self.pieces.append(self.markdown(source, images))
+
+    def add_code(self, cell, source, language):
+        """Append a code cell, each part of it kept together with the next."""
+        pieces = []
+        if source.strip() and not self.page.hide_code:
+            code = f"{_quoted(_breakable(source.rstrip()))}, {_quoted(language)}"
+            number = cell.get("execution_count")
+            label = f", number: {number}" if isinstance(number, int) else ""
+            short = source.count("\n") < SHORT_CODE
+            label += f", breakable: {str(not short).lower()}"
+            pieces.append(Piece(f"#code({code}{label})", keep=short))
+        caption = CAPTION.search(source)
+        self.caption = caption[1] if caption else SECTION_NUMBER.sub("", self.heading)
+        outputs = cell.get("outputs")
+        for output in _coalesced(outputs if isinstance(outputs, list) else []):
+            piece = self.output(output)
+            if piece:
+                pieces.append(piece)
+        if pieces:
+            pieces[-1].keep = False
+        self.pieces += pieces
+
+    # ----------------------------------------------------------------------- outputs
+    def output(self, output):
+        """The piece that shows one output, or None when there is nothing to read in it."""
+        kind = output.get("output_type")
+        if kind == "stream":
+            results = _results(output["text"]) if self.page.hide_code else None
+            return results or _lines(output["text"])
+        if kind == "error":
+            traceback = output.get("traceback")
+            lines = traceback if isinstance(traceback, list) else []
+            message = f"{output.get('ename')}: {output.get('evalue')}"
+            return _lines("\n".join(map(str, lines)) or message)
+        return self.bundle(_dict(output.get("data")), _dict(output.get("metadata")))
+
+    def bundle(self, data, metadata):
+        """The piece that shows the best representation in a MIME bundle, or None."""
+        name = self.picture(data, metadata)
+        if name:
+            call = f"#drawing({_quoted(name)})"
+            if self.page.hide_code:
+                call = f"#numbered({_quoted(name)})[{{}}]"
+                job = _job(
+                    "markdown", f"\u200b{self.caption}"
+                )  # not the start of a list
+                return Piece(call, text="(a picture that cannot be drawn)", job=job)
+            return Piece(call, text="(a picture that cannot be drawn)")
+        plain, page = data.get("text/plain"), _text(data.get("text/html"))
+        if "<table" in page.lower():
+            return Piece("#rich[{}]", text=_text(plain), job=_job("html", page))
+        for mime in ("text/markdown", "text/latex"):
+            if mime in data:
+                source = _text(data[mime])
+                is_code = re.fullmatch(r"\s*```.*```\s*", source, re.DOTALL)
+                if self.page.hide_code and is_code:
+                    return None
+                return self.markdown(source, call="{}" if is_code else "#rich[{}]")
+        if plain is not None:
+            return _lines(plain)
+        if page.strip():
+            return Piece("#rich[{}]", text=page, job=_job("html", page))
+        if "application/json" in data:
+            return _lines(json.dumps(data["application/json"], indent=1, default=str))
+        return None
+
+    def markdown(self, source, images=None, call="{}"):
+        """The piece for a Markdown text; pictures written into it are taken out first."""
+        images = dict(images or {})
+
+        def replace(match):
+            name = f"attachment:data-{len(self.files)}"
+            images[name] = self.picture({match.group(1): match.group(2)})
+            return name
+
+        source = DATA_URI.sub(replace, source)
+        images = {name: file for name, file in images.items() if file}
+        return Piece(call, text=source, job=_job("markdown", _one_line(source), images))
+
+    def picture(self, data, metadata=None):
+        """The name of the virtual file with the picture of a MIME bundle, or None.
+
+        Typst's virtual files are text, so a raster picture travels inside an SVG.
+        """
+        svg = _text(data.get("image/svg+xml")).encode(errors="replace")
+        for mime in RASTER if not svg.strip() else ():
+            if mime in data:
+                svg = _raster_in_svg(
+                    _text(data[mime]), _dict(_dict(metadata).get(mime))
+                )
+        if not svg.strip():
+            return None
+        name = f"picture-{len(self.files)}.svg"
+        self.files[name] = svg
+        return name
+
+    # ----------------------------------------------------------------------- the end
+    def compile(self):
+        """The PDF as bytes. A piece that Typst refuses is printed as plain text."""
+        self.run_pandoc()
+        try:
+            return self.typst(self.pieces)
+        except typst.TypstError:
+            for piece in self.pieces:
+                try:
+                    self.typst([piece])
+                except typst.TypstError as error:
+                    start = _text(piece.text).strip().partition("\n")[0]
+                    warnings.warn(
+                        f"printed as plain text, because Typst says {error}: {start}",
+                        stacklevel=3,
+                    )
+                    piece.markup = _output(piece.text)
+        try:
+            return self.typst(self.pieces)
+        except typst.TypstError as error:
+            raise PrintError(f"Typst cannot set the notebook: {error}") from error
+
+    def run_pandoc(self):
+        """Convert all jobs in one process, and put the results into their pieces."""
+        pieces = [piece for piece in self.pieces if piece.job]
+        run = subprocess.run(
+            [pypandoc.get_pandoc_path(), "lua", HERE / "pieces.lua"],
+            input=json.dumps([piece.job for piece in pieces]).encode(),
+            capture_output=True,
+            check=False,
+        )
+        messages = run.stderr.decode(errors="replace").strip()
+        if run.returncode:
+            raise PrintError(f"pandoc cannot read the notebook: {messages}")
+        for formula in re.findall(
+            r"Could not convert TeX math (.*?), render", messages
+        ):
+            warnings.warn(f"printed as TeX, not as a formula: {formula}", stacklevel=2)
+        for piece, markup in zip(pieces, json.loads(run.stdout)):
+            piece.markup = piece.markup.replace("{}", markup)
+
+    def typst(self, pieces):
+        page = self.page
+        authors = "".join(f"{_quoted(author)}, " for author in page.authors)
+        main = [
+            '#import "style.typ": *',
+            f"#show: document-page.with({_quoted(page.heading)}, {_quoted(page.name)},",
+            f"  title: {_quoted(page.title)}, authors: ({authors}))",
+        ]
+        main += [f"#keep[{p.markup}\n]" if p.keep else p.markup for p in pieces]
+        files = {"main.typ": "\n".join(main).encode(), **self.files}
+        return typst.compile(
+            files, root=HERE, font_paths=_fonts(), ignore_system_fonts=True
+        )
+
+
+@cache
+def _fonts():
+    """The fonts that come with Typst and with packages: the same on every machine."""
+    folders = []
+    for package, folder in FONT_FOLDERS.items():
+        spec = importlib.util.find_spec(package)
+        if spec is None:
+            raise PrintError(
+                f"The package {package}, which has fonts that the printer needs, is missing: "
+                "pip install -r requirements.txt"
+            )
+        folders.append(Path(spec.submodule_search_locations[0]) / folder)
+    return typst.Fonts(include_system_fonts=False, font_paths=folders)
+
+
+def _job(kind, text, images=None):
+    """What pieces.lua is to convert."""
+    return {"format": kind, "text": text, "images": images or {}}
+
+
+def _dict(value):
+    """The value if it is a dict, else an empty one: damaged metadata is no metadata."""
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value):
+    """A string from what a notebook has in its place, without characters nobody can see."""
+    text = _raw(value).replace("\r\n", "\n").encode(errors="replace").decode()
+    return CONTROL.sub("", text.expandtabs(4))
+
+
+def _raw(value):
+    """A string from a string, a list of them, or nothing at all."""
+    if isinstance(value, list):
+        return "".join(map(str, value))
+    return "" if value is None else str(value)
+
+
+def _quoted(text):
+    """A Typst string literal."""
+    escaped = str(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+def _breakable(text):
+    """The text with places where words that are too long for a line may be broken."""
+    return LONG_WORD.sub(
+        lambda word: re.sub(r"(.{8})", "\\1\u200b", word.group()), text
+    )
+
+
+def _one_line(markdown):
+    """The text with each formula on one line, and formulas outside dollars put into them.
+
+    CommonMark would otherwise take a line of a formula that starts with + or = for its own.
+    """
+
+    def replace(match):
+        if match["code"]:
+            return match.group()
+        if match["inline"]:
+            return f"${_formula(match['inline'])}$"
+        return f"$${_formula(match['display'] or match['environment'])}$$"
+
+    return MATH.sub(replace, markdown)
+
+
+def _formula(tex):
+    r"""TeX on one line, in pandoc's words.
+
+    It does not know \label and \tag, and makes \! and \; of 1 em and 0 em.
+    """
+    for pattern, replacement in TEX_WORDS:
+        tex = re.sub(pattern, replacement, tex)
+    return " ".join(tex.split())
+
+
+def _output(text):
+    """Typst that prints what a program wrote, in its terminal colours."""
+    text = OTHER_ESCAPES.sub("", text.encode(errors="replace").decode().expandtabs(8))
+    if "\x1b" not in text:
+        return (
+            f"#output(raw({_quoted(_breakable(CONTROL.sub('', text)))}, block: true))"
+        )
+    lines = [""]
+    for classes, style, inside, plain in SPAN.findall(ansi2html(text)):
+        shown = _breakable(CONTROL.sub("", html.unescape(inside or plain)))
+        for number, part in enumerate(shown.split("\n")):
+            if number:
+                lines.append("")
+            call = f"#ansi({_quoted(part)}, {_quoted(classes)}, {_quoted(style)})"
+            lines[-1] += call
+    return "#output[" + "".join(f"#mono-line[{line}]" for line in lines) + "]"
+
+
+def _coalesced(outputs):
+    """The outputs without stderr, what was printed in several goes put together."""
+    joined = []
+    for output in map(_dict, outputs):
+        if output.get("output_type") != "stream":
+            joined.append(output)
+        elif output.get("name") != "stderr":
+            text = _raw(output.get("text"))
+            if joined and joined[-1].get("output_type") == "stream":
+                text = joined.pop()["text"] + text
+            joined.append({"output_type": "stream", "text": text})
+    return joined
+
+
+def _lines(value):
+    """The piece for what a program printed, or None when only progress bars did."""
+    text = _raw(value)
+    lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
+    text = "\n".join(line for line in lines if not PROGRESS_BAR.search(line)).strip(
+        "\n"
+    )
+    if not text.strip():
+        return None
+    return Piece(_output(text), keep=text.count("\n") < SHORT_OUTPUT)
+
+
+def _results(text):
+    """The piece for a printed JSON object, a table of its numbers, or None for other text."""
+    try:
+        results = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(results, dict):
+        return None
+    rows = (f"({_quoted(name)}, {_quoted(value)})" for name, value in _flat(results))
+    return Piece(f"#results({', '.join(rows)})")
+
+
+def _flat(results, prefix=""):
+    """(name, value) of each entry of a nested dict, as texts."""
+    for key, value in results.items():
+        name = prefix + str(key).replace("_", " ")
+        if isinstance(value, dict):
+            yield from _flat(value, f"{name}, ")
+        else:
+            values = value if isinstance(value, list) else [value]
+            shown = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in values)
+            yield name, ", ".join(shown)
+
+
+def _raster_in_svg(encoded, metadata):
+    """An SVG (bytes) around a PNG, JPEG, GIF or WebP in base64, of its size in points.
+
+    The size is that of the metadata (CSS pixels) or the file's own, at its dots per inch.
+    Returns nothing when the picture is damaged.
+    """
+    try:
+        content = base64.b64decode(encoded)
+        with Image.open(BytesIO(content)) as image:
+            image.load()
+            dots = image.info.get("dpi", (96, 96))[0] or 96
+            width, height, mime = image.width, image.height, image.get_format_mimetype()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return b"(damaged)"
+    scale = 72 / dots
+    if isinstance(metadata.get("width"), int | float) and metadata["width"] > 0:
+        scale = metadata["width"] * 0.75 / width
+    size = f'width="{width * scale:.2f}pt" height="{height * scale:.2f}pt"'
+    data = base64.b64encode(content).decode()
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size}>'
+        f'<image {size} href="data:{mime};base64,{data}"/></svg>'
+    ).encode()

@@ -1,0 +1,728 @@
+"""submission.printer: notebooks of every kind are printed, and the PDFs read back."""
+
+import base64
+import io
+import json
+import re
+import subprocess
+import sys
+import time
+import warnings
+
+import matplotlib.pyplot as plt
+import nbformat
+import pypdf
+import pypdfium2
+import pypdfium2.raw as pdfium
+import pytest
+import submission
+from nbconvert.exporters import get_exporter
+
+PAGE = submission.Page("Course · Assignment", "Ada Lovelace")
+A4 = (595.3, 841.9)
+plt.switch_backend("agg")
+
+
+# ------------------------------------------------------------------ making notebooks
+def markdown(source, **attachments):
+    return nbformat.v4.new_markdown_cell(source, attachments=attachments)
+
+
+def code(source, *outputs):
+    return nbformat.v4.new_code_cell(source, outputs=list(outputs), execution_count=1)
+
+
+def stream(text, name="stdout"):
+    return nbformat.v4.new_output("stream", name=name, text=text)
+
+
+def shown(data, **metadata):
+    return nbformat.v4.new_output("display_data", data=data, metadata=metadata)
+
+
+def notebook(*cells):
+    return nbformat.v4.new_notebook(cells=list(cells))
+
+
+def figure(width=4.5, height=2.8, kind="png"):
+    """A matplotlib figure as a notebook has it: PNG in base64, or SVG as text."""
+    plt.figure(figsize=(width, height), dpi=110)
+    plt.plot([1, 3, 2])
+    buffer = io.BytesIO()
+    plt.savefig(buffer, format=kind)
+    plt.close()
+    content = buffer.getvalue()
+    return content.decode() if kind == "svg" else base64.b64encode(content).decode()
+
+
+# --------------------------------------------------------------------- reading PDFs
+def printed(*cells, page=PAGE):
+    return submission.to_pdf([notebook(*cells)], page)
+
+
+def pages(pdf):
+    """The text of each page, without the zero-width spaces where words may break."""
+    reader = pypdf.PdfReader(io.BytesIO(pdf))
+    return [page.extract_text().replace("\u200b", "") for page in reader.pages]
+
+
+def squeezed(text):
+    """The text without white space: lines may be broken anywhere."""
+    return re.sub(r"\s", "", text)
+
+
+def text_of(*cells, page=PAGE):
+    return squeezed("".join(pages(printed(*cells, page=page))))
+
+
+def fonts(pdf):
+    reader = pypdf.PdfReader(io.BytesIO(pdf))
+    used = (page["/Resources"].get("/Font", {}) for page in reader.pages)
+    return {
+        str(font.get_object()["/BaseFont"]) for each in used for font in each.values()
+    }
+
+
+def missing_glyphs(pdf):
+    """How many times glyph 0, the box for "no such glyph", is drawn."""
+    count = 0
+    for page in pypdf.PdfReader(io.BytesIO(pdf)).pages:
+        content = pypdf.generic.ContentStream(page.get_contents(), page.pdf)
+        for operands, operator in content.operations:
+            if operator in (b"Tj", b"TJ"):
+                parts = operands[0] if operator == b"TJ" else operands
+                for part in parts:
+                    if isinstance(part, (bytes, str)):
+                        raw = getattr(part, "original_bytes", part)
+                        glyphs = zip(raw[::2], raw[1::2])
+                        count += sum(pair == (0, 0) for pair in glyphs)
+    return count
+
+
+def boxes(pdf):
+    """(left, bottom, right, top) in points of each character and picture on each page."""
+    for page in pypdfium2.PdfDocument(pdf):
+        text = page.get_textpage()
+        yield from (text.get_charbox(index) for index in range(text.count_chars()))
+        for item in page.get_objects():
+            if item.type == pdfium.FPDF_PAGEOBJ_IMAGE:
+                yield item.get_bounds()
+
+
+def assert_on_the_page(pdf):
+    for left, bottom, right, top in boxes(pdf):
+        assert left >= 10 and bottom >= 10
+        assert right <= A4[0] - 10 and top <= A4[1] - 10
+
+
+def page_of(pdf, word):
+    """The numbers of the pages that have `word` on them."""
+    return {number for number, text in enumerate(pages(pdf)) if word in text}
+
+
+def pages_with_pictures(pdf):
+    return {
+        number
+        for number, page in enumerate(pypdfium2.PdfDocument(pdf))
+        if any(o.type == pdfium.FPDF_PAGEOBJ_IMAGE for o in page.get_objects())
+    }
+
+
+# ----------------------------------------------------------------- text, code, header
+def test_prose_code_and_outputs_are_printed_with_a_header():
+    pdf = printed(
+        markdown("# A heading\nProse with **bold** and `inline`."),
+        code("answer = 6 * 7\nprint(answer)", stream("forty-two\n")),
+    )
+    (text,) = pages(pdf)
+    for words in ("A heading", "Prose with bold and inline.", "answer = 6 * 7"):
+        assert words in text
+    assert text.index("print(answer)") < text.index("forty-two")
+    assert "Course · Assignment" in text and "Ada Lovelace" in text
+    assert "page 1 of 1" in text
+    assert missing_glyphs(pdf) == 0
+    assert_on_the_page(pdf)
+
+
+def test_pages_are_counted_over_all_notebooks_and_each_starts_a_page():
+    parts = [notebook(markdown(f"# Part {n}")) for n in (1, 2, 3)]
+    texts = pages(submission.to_pdf(parts, PAGE))
+    assert [f"page {n} of 3" in texts[n - 1] for n in (1, 2, 3)] == [True] * 3
+    assert [f"Part {n}" in texts[n - 1] for n in (1, 2, 3)] == [True] * 3
+
+
+def test_code_is_printed_to_the_letter():
+    source = 'def f(x: "a\\n#b") -> int:\n    """$x$ @y *z* <w> `v`"""\n    return x["k"] % 2  # ~!\\'
+    assert squeezed(source) in text_of(code(source))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Greek αβγδ ΓΔΘ, arrows → ⇒ ↦, signs ⊙ ∈ ∀ ≤ ≈ ∂ ∇ ✓ ☐",
+        "中文测试：循环神经网络 かな 한국어",
+        "emoji 😀 🚀 🎉 ⚠️ 👍🏽",
+        "Ångström, O’Neil, Łódź, Čapek, Привет, שלום, مرحبا, नमस्ते, สวัสดี",
+        "█▉▊▋▌▍▎▏ ┌─┐│└┘ ‖ ² ₜ",
+    ],
+)
+def test_every_script_has_its_glyphs_in_prose_code_and_output(text):
+    pdf = printed(markdown(text), code(f'x = "{text}"', stream(text)))
+    assert missing_glyphs(pdf) == 0
+    assert not [font for font in fonts(pdf) if "LastResort" in font]
+    assert squeezed("".join(pages(pdf))).count(squeezed(text)[:5]) == 3 or any(
+        "\u0590" < letter < "\u0e7f" for letter in text
+    )  # pypdf reverses and reorders right-to-left and combining scripts
+
+
+def test_a_character_without_a_font_is_a_marked_box():
+    pdf = printed(markdown("hieroglyph 𓀀"))
+    assert missing_glyphs(pdf) == 0
+    assert [font for font in fonts(pdf) if "LastResort" in font]
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        r"\begin{aligned} a &= b\\ c &= d \end{aligned}",
+        r"\begin{align} a &= b \label{eq:a} \tag{1}\\ c &= d \end{align}",
+        r"\begin{cases} 1 & x > 0 \\ 0 & \text{otherwise} \end{cases}",
+        r"\begin{bmatrix} 1 & 2 \\ 3 & 4 \end{bmatrix} \begin{pmatrix} x \end{pmatrix}",
+        r"g^{(t)} \odot i^{(t)} \oplus \mathbf{W} \boldsymbol{x} \mathbb{R}^{N \times d}",
+        r"\frac{\partial L}{\partial A} = \left(\frac{\partial O}{\partial A}\right)^T",
+        r"\min_G \max_D \mathbb{E}_p[\log D(X)] + \mathcal{L} \tilde{y}_k^{(T)}",
+        r"\lVert x \rVert_2 \operatorname{softmax}(p) \underbrace{a}_{b} \binom{n}{k}",
+        r"\left.\frac{d}{dx}\tanh x\right|_{x=0} \approx 1 - \varepsilon^2, \; x \ll 1",
+        "a\n= b % a comment\n+ c\n- d",
+    ],
+)
+def test_formulas_are_set(formula):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for source in (f"$${formula}$$", f"in $ {formula}$ line".replace("$ ", "$")):
+            pdf = printed(markdown(source))
+            assert "\\" not in "".join(pages(pdf)) and missing_glyphs(pdf) == 0
+            assert [font for font in fonts(pdf) if "Math" in font]
+
+
+@pytest.mark.parametrize(
+    "tex, typst",
+    [
+        ("$|x|$", r"$\|x\|$"),
+        (r"$\|x\| + \Vert y \Vert$", "$‖x‖+‖y‖$"),
+        (r"$p(x|y)$", r"$p \( x\|y \)$"),
+        ("$$|x| = |y|$$", r"$ \|x\|=\|y\| $"),  # spaces beside dollars: a display
+    ],
+)
+def test_bars_are_close_to_what_they_enclose(tex, typst):
+    document = submission.printer._Document(PAGE)
+    document.pieces.append(document.markdown(tex))
+    document.run_pandoc()
+    assert document.pieces[0].markup.strip() == typst
+
+
+def test_a_formula_without_dollars_is_set_too():
+    text = text_of(markdown("\\begin{equation}\nE = m\n\\end{equation}"))
+    assert "begin" not in text
+
+
+def test_a_formula_that_pandoc_does_not_know_is_printed_as_tex_with_a_warning():
+    with pytest.warns(UserWarning, match="printed as TeX.*nosuchmacro"):
+        assert r"\nosuchmacro" in text_of(markdown(r"$\nosuchmacro x$"))
+
+
+def test_dollars_in_prose_are_no_formula():
+    assert "from$5to$6each" in text_of(markdown("from $5 to $6 each"))
+
+
+def test_links_are_links():
+    pdf = printed(markdown("see [the book](https://example.org/a?b=c) and [up](#top)"))
+    page = pypdf.PdfReader(io.BytesIO(pdf)).pages[0]
+    targets = [a.get_object()["/A"]["/URI"] for a in page["/Annots"]]
+    assert targets == ["https://example.org/a?b=c"]
+    assert "and up" in pages(pdf)[0]
+
+
+# ---------------------------------------------------------------------------- outputs
+def colour_of(pdf, word):
+    text = pypdfium2.PdfDocument(pdf)[0].get_textpage()
+    index = text.get_text_range().index(word)
+    parts = [pdfium.c_uint() for _ in range(4)]
+    pdfium.FPDFText_GetFillColor(text.raw, index, *parts)
+    return tuple(part.value for part in parts[:3])
+
+
+def test_ansi_colours():
+    pdf = printed(
+        code("f()", stream("\x1b[31mwarm\x1b[0m plain \x1b[38;2;1;2;250mcold"))
+    )
+    assert "warm plain cold" in pages(pdf)[0]
+    red, green, blue = colour_of(pdf, "warm")
+    assert red > 150 > max(green, blue)
+    assert colour_of(pdf, "plain") == (0, 0, 0)
+    assert colour_of(pdf, "cold") == (1, 2, 250)
+
+
+def test_terminal_codes_leave_no_trace():
+    text = (
+        "\x1b]8;;http://x\x07link\x1b]8;;\x07 \x1b[2K\x1b[1Gdone\x08\x00\x07 \x1b(B end"
+    )
+    assert "linkdoneend" in text_of(code("f()", stream(text)))
+
+
+def test_stderr_and_progress_bars_are_not_printed():
+    bars = "".join(f"\rtrain: {n}%|##  | {n}/100 [00:01<00:02, 9it/s]" for n in (1, 99))
+    tqdm = {"text/plain": "train: 100%|████| 10/10 [00:01<00:00,  9.99it/s, loss=1]"}
+    text = text_of(
+        code("f()", stream("a warning", "stderr"), stream(bars), shown(tqdm)),
+        code("g()", stream("old\rnew\r\n50% of them | 1 [2]\n")),
+    )
+    assert "warning" not in text and "it/s" not in text and "old" not in text
+    assert "new" in text and "50%ofthem|1[2]" in text
+
+
+def test_outputs_look_different_from_code():
+    pdf = printed(code("the_code", stream("the_output")))
+    picture = pypdfium2.PdfDocument(pdf)[0].render(scale=1).to_pil()
+    text = pypdfium2.PdfDocument(pdf)[0].get_textpage()
+
+    def background(word):
+        left, bottom, _, _ = text.get_charbox(text.get_text_range().index(word))
+        return picture.getpixel((int(left) - 3, int(A4[1] - bottom)))
+
+    assert background("the_code") != background("the_output") == (255, 255, 255)
+
+
+def test_long_lines_go_on_in_the_next_line():
+    lines = ["x" * 300, "word " * 60, "1.0 " * 75, "列" * 150, "—" * 300]
+    pdf = printed(
+        *[markdown(line) for line in lines],
+        *[code(f"y = '{line}'", stream(line)) for line in lines],
+        markdown(f"`{'c' * 300}` and\n\n    {'b' * 300}\n\n[{'l' * 300}](http://x)"),
+    )
+    assert_on_the_page(pdf)
+    text = squeezed("".join(pages(pdf)))
+    assert text.count("x" * 300) == 3 and text.count("列" * 150) == 3
+
+
+@pytest.mark.parametrize("columns", [3, 21, 40, 100])
+def test_tables_stay_on_the_page(columns):
+    names = [f"name_{n}" for n in range(columns)]
+    row = [f"{n / 7:.4f}" for n in range(columns)]
+    html = "".join(f"<th>{name}</th>" for name in names)
+    html += "</tr><tr>" + "".join(f"<td>{value}</td>" for value in row)
+    html = f"<style>.a{{}}</style><table><tr>{html}</tr></table>"
+    lines = ["|".join(names), "|".join(["---"] * columns), "|".join(row)]
+    pdf = printed(
+        markdown("\n".join(f"|{line}|" for line in lines)),
+        code("df", shown({"text/html": html, "text/plain": "PLAIN"})),
+    )
+    assert_on_the_page(pdf)
+    text = squeezed("".join(pages(pdf)))
+    assert text.count(row[-1]) == 2 and text.count(names[-1]) == 2
+    assert "PLAIN" not in text and "style" not in text
+
+
+def test_a_long_table_goes_on_under_its_head():
+    rows = "".join(f"<tr><td>row {n}</td><td>{n}</td></tr>" for n in range(200))
+    head = "<thead><tr><th>the head</th><th>n</th></tr></thead>"
+    html = f"<table>{head}<tbody>{rows}</tbody></table>"
+    texts = pages(printed(code("df", shown({"text/html": html}))))
+    assert len(texts) > 2 and all("the head" in text for text in texts)
+    assert "row 0" in texts[0] and "row 199" in texts[-1]
+
+
+def test_a_picture_has_its_own_size_and_a_large_one_is_made_smaller():
+    pdf = printed(
+        code("small", shown({"image/png": figure(4.5, 2.8)})),
+        code("wide", shown({"image/png": figure(30, 3)})),
+        code("tall", shown({"image/png": figure(3, 30)})),
+        code("svg", shown({"image/svg+xml": figure(30, 2, "svg")})),
+    )
+    assert_on_the_page(pdf)
+    sizes = [
+        (right - left, top - bottom)
+        for page in pypdfium2.PdfDocument(pdf)
+        for item in page.get_objects()
+        if item.type == pdfium.FPDF_PAGEOBJ_IMAGE
+        for left, bottom, right, top in [item.get_bounds()]
+    ]
+    assert sizes[0] == pytest.approx((4.5 * 72, 2.8 * 72), abs=2)
+    assert (
+        sizes[1][0] == pytest.approx(10 * sizes[1][1], rel=0.02) and sizes[1][0] > 400
+    )
+    assert (
+        sizes[2][1] == pytest.approx(10 * sizes[2][0], rel=0.05) and sizes[2][1] > 400
+    )
+
+
+def test_a_picture_takes_the_width_that_the_notebook_gives_it():
+    metadata = {"image/png": {"width": 96}}
+    pdf = printed(code("f", shown({"image/png": figure()}, **metadata)))
+    (left, _, right, _) = list(boxes(pdf))[-1]
+    assert right - left == pytest.approx(72, abs=1)
+
+
+def test_pictures_in_markdown():
+    bundle = {"image/png": figure()}
+    uri = f"data:image/png;base64,{bundle['image/png']}"
+    pdf = printed(
+        markdown(f"![a](attachment:a.png)\n\n![b]({uri})", **{"a.png": bundle}),
+        markdown("![a missing one](figures/none.png)"),
+    )
+    items = pypdfium2.PdfDocument(pdf)[0].get_objects()
+    assert sum(item.type == pdfium.FPDF_PAGEOBJ_IMAGE for item in items) == 2
+    assert "[picture: a missing one]" in pages(pdf)[0]
+
+
+# ------------------------------------------------------------------------ page breaks
+@pytest.mark.parametrize("lines", range(40, 56, 3))
+def test_a_heading_is_never_alone_at_the_foot_of_a_page(lines):
+    filler = "\n\n".join(f"line {n}" for n in range(lines))
+    for following in (markdown("the next paragraph"), code("the_code()")):
+        pdf = printed(markdown(filler), markdown("## THE HEADING"), following)
+        together = page_of(pdf, "THE HEADING")
+        assert together == page_of(pdf, "the next paragraph") | page_of(pdf, "the_code")
+
+
+@pytest.mark.parametrize("lines", range(0, 60, 6))
+def test_a_figure_stays_with_its_code(lines):
+    filler = "\n\n".join(f"line {n}" for n in range(lines))
+    outputs = stream("printed before\n"), shown({"image/png": figure()})
+    pdf = printed(markdown(filler), code("plot()\nshow()", *outputs))
+    assert page_of(pdf, "plot()") == page_of(pdf, "show()") == pages_with_pictures(pdf)
+
+
+# -------------------------------------------------------------------------- the report
+def test_a_report_has_a_title_and_numbered_figures_and_no_code():
+    page = submission.Page(
+        "Course", "Ada", title="The title", authors=("Ada Lovelace",), hide_code=True
+    )
+    png = {"image/png": figure()}
+    listing = shown({"text/markdown": "```python\ndef hidden(): pass\n```"})
+    pdf = printed(
+        markdown("# Part\n## 2.1 Gradients of $h_t$"),
+        code("secret_code()", stream("visible output"), listing, shown(png)),
+        code(
+            "show(results)", stream('{"test_accuracy": {"RNN": 0.98123, "n": [1, 2]}}')
+        ),
+        code("#| fig-cap: Accuracy by *length*\nplot()", shown(png)),
+        code("#| fig-cap: 1. # - not a list\nplot()", shown(png)),
+        page=page,
+    )
+    text = squeezed("".join(pages(pdf)))
+    assert "secret_code" not in text and "hidden" not in text and "fig-cap" not in text
+    assert "Thetitle" in text and "AdaLovelace" in text and "visibleoutput" in text
+    assert "Figure1:Gradientsof" in text and "Figure2:Accuracybylength" in text
+    assert "Figure3:1.#-notalist" in text
+    assert "testaccuracy,RNN0.9812" in text and "testaccuracy,n1,2" in text
+    information = pypdf.PdfReader(io.BytesIO(pdf)).metadata
+    assert (information.title, information.author) == ("The title", "Ada Lovelace")
+
+
+# ------------------------------------------------------------------------------ safety
+SECRET = "the-content-of-a-file"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        '#read("{path}")',
+        '`#read("{path}")`{{=typst}}',
+        '```{{=typst}}\n#read("{path}")\n```',
+        '```typst\n#read("{path}")\n```',
+        '<div typst:fill="read("{path}")">x</div>',
+        '<table><tr><td typst:fill="read(&quot;{path}&quot;)">x</td></tr></table>',
+        "\\input{{{path}}} $\\input{{{path}}}$",
+        '$#read("{path}")$',
+        "<script>alert(1)</script> {{{{raw}}}} @cite <label> *a #b [c] ~d ^e __f",
+        '![x]({path}) ![y](file://{path}) <img src="{path}">',
+        "---\ntitle: '#read(\"{path}\")'\n---\ntext",
+        '" #read("{path}") "\\" + read("{path}")',
+        "<!-- #read --> &#35;read(x) \\#read(x)",
+    ],
+)
+def test_syntax_of_typst_and_pandoc_is_text(source, tmp_path):
+    secret = tmp_path / "secret.txt"
+    secret.write_text(SECRET)
+    source = source.format(path=secret)
+    html = f"<table><tr><th>{source}</th></tr></table>"
+    cells = [
+        markdown(source),
+        nbformat.v4.new_raw_cell(source, metadata={"raw_mimetype": "text/typst"}),
+        code(source, stream(source), shown({"text/html": html})),
+        code("x", shown({"text/markdown": source}), shown({"text/latex": source})),
+        code("y", shown({"text/html": source}), shown({"text/plain": source})),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        text = text_of(*cells)
+    assert SECRET not in text
+    assert text.count(squeezed(source)) >= 3  # the raw cell, the code, its outputs
+
+
+@pytest.mark.parametrize("target", ["{path}", "file://{path}", "../{name}", "/{name}"])
+def test_a_picture_cannot_draw_a_file(target, tmp_path):
+    path = tmp_path / "secret.svg"
+    path.write_text(
+        "<svg xmlns='http://www.w3.org/2000/svg' width='100' height='20'>"
+        f"<text y='15' font-family='DejaVu Sans'>{SECRET}</text></svg>"
+    )
+    target = target.format(path=path, name="style.typ")
+    svg = (
+        "<svg xmlns='http://www.w3.org/2000/svg' width='200' height='99' "
+        "xmlns:xlink='http://www.w3.org/1999/xlink'>"
+        f"<image width='200' height='50' href='{target}'/>"
+        f"<image width='200' height='50' xlink:href='{target}'/></svg>"
+    )
+    with pytest.warns(UserWarning, match="plain text, because Typst says"):
+        text = text_of(code("x", shown({"image/svg+xml": svg})))
+    assert SECRET not in text and "cannotbedrawn" in text
+
+
+def test_the_authors_name_and_the_heading_are_text():
+    page = submission.Page('"#read("x") $a$ \\', '*A* #b "c"', '#t "u"', ("#v",))
+    text = text_of(markdown("x"), page=page)
+    for words in ('"#read("x")$a$\\', '*A*#b"c"', '#t"u"', "#v"):
+        assert words in text
+
+
+# ------------------------------------------------------------------ awkward notebooks
+BUNDLES = {
+    "text/plain": "plain",
+    "text/html": "<b>html</b>",
+    "text/markdown": "*markdown*",
+    "text/latex": "$x^2$",
+    "image/svg+xml": "<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>",
+    "image/png": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==",
+    "image/jpeg": "not base64 at all",
+    "image/gif": "R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw==",
+    "application/pdf": "JVBERi0=",
+    "application/javascript": "alert(1)",
+    "application/json": {"a": [1, 2, {"b": None}]},
+    "application/geo+json": {"type": "Point"},
+    "application/vnd.jupyter.widget-view+json": {"model_id": "1"},
+    "application/vnd.plotly.v1+json": {"data": []},
+    "x/unknown": "unknown",
+}
+
+
+def raw_notebook(**changes):
+    base = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": []}
+    return {**base, **changes}
+
+
+def raw_cell(**changes):
+    base = {
+        "cell_type": "code",
+        "id": "a",
+        "metadata": {},
+        "source": "x",
+        "execution_count": 1,
+        "outputs": [],
+    }
+    return {**base, **changes}
+
+
+def with_output(**output):
+    return raw_notebook(cells=[raw_cell(outputs=[output])])
+
+
+AWKWARD = {
+    "empty": raw_notebook(),
+    "empty cells": raw_notebook(cells=[raw_cell(source=""), raw_cell(source=[])]),
+    "no outputs": raw_notebook(cells=[raw_cell(source=["x = 1\n", "y = 2"])]),
+    "nbformat 4.0": raw_notebook(nbformat_minor=0, cells=[raw_cell()]),
+    "nbformat 4.9": raw_notebook(nbformat_minor=9, cells=[raw_cell()]),
+    "nbformat 3": {
+        "nbformat": 3,
+        "nbformat_minor": 0,
+        "metadata": {"name": "old"},
+        "worksheets": [
+            {
+                "cells": [
+                    {
+                        "cell_type": "heading",
+                        "level": 1,
+                        "source": "old",
+                        "metadata": {},
+                    },
+                    {
+                        "cell_type": "code",
+                        "language": "python",
+                        "collapsed": False,
+                        "metadata": {},
+                        "input": "print(1)",
+                        "prompt_number": 1,
+                        "outputs": [
+                            {"output_type": "stream", "stream": "stdout", "text": "1"}
+                        ],
+                    },
+                ],
+                "metadata": {},
+            }
+        ],
+    },
+    "metadata null": raw_notebook(metadata=None, cells=[raw_cell()]),
+    "metadata list": raw_notebook(metadata=[1], cells=[raw_cell(metadata=[2])]),
+    "language a number": raw_notebook(
+        metadata={"language_info": {"name": 3}}, cells=[raw_cell()]
+    ),
+    "language unknown": raw_notebook(
+        metadata={"language_info": {"name": 'br"ain'}}, cells=[raw_cell()]
+    ),
+    "cells null": raw_notebook(cells=None),
+    "cells of strings": raw_notebook(cells=["x", 3]),
+    "cell without source": raw_notebook(cells=[{"cell_type": "code"}]),
+    "cell of unknown type": raw_notebook(cells=[raw_cell(cell_type="slide")]),
+    "outputs null": raw_notebook(cells=[raw_cell(outputs=None)]),
+    "output a string": raw_notebook(cells=[raw_cell(outputs=["x"])]),
+    "count a string": raw_notebook(cells=[raw_cell(execution_count="x")]),
+    "text missing": with_output(output_type="stream", name="stdout"),
+    "text a number": with_output(output_type="stream", name="stdout", text=3),
+    "data null": with_output(output_type="display_data", data=None, metadata=None),
+    "data of lists": with_output(
+        output_type="display_data", data={"text/plain": ["a\n", "b"]}, metadata={}
+    ),
+    "error": with_output(
+        output_type="error", ename="E", evalue="v", traceback=["\x1b[31mE\x1b[0m: v"]
+    ),
+    "error without traceback": with_output(output_type="error", ename="E", evalue="v"),
+    "damaged png": with_output(
+        output_type="display_data",
+        data={"image/png": "iVBORw0KGgoAAAANSUhEUg"},
+        metadata={},
+    ),
+    "damaged svg": with_output(
+        output_type="display_data", data={"image/svg+xml": "<svg"}, metadata={}
+    ),
+    "attachment a string": raw_notebook(
+        cells=[
+            {
+                "cell_type": "markdown",
+                "id": "a",
+                "metadata": {},
+                "source": "![](attachment:x)",
+                "attachments": {"x": "y"},
+            }
+        ]
+    ),
+    "lone surrogate": raw_notebook(cells=[raw_cell(source="x = '\ud800'")]),
+    "control characters": raw_notebook(cells=[raw_cell(source="a\x00\x01\x0b\x85b")]),
+    "all types at once": with_output(
+        output_type="display_data", data=BUNDLES, metadata={}
+    ),
+    **{
+        mime: with_output(output_type="execute_result", data={mime: data}, metadata={})
+        for mime, data in BUNDLES.items()
+    },
+}
+
+
+REFUSED = {
+    "cells null",
+    "cells of strings",
+    "cell without source",
+    "metadata null",
+    "metadata list",
+    "outputs null",
+    "output a string",
+    "data null",
+    "attachment a string",
+}
+
+
+@pytest.mark.filterwarnings("ignore:printed as plain text")
+@pytest.mark.parametrize("name", AWKWARD)
+def test_an_awkward_notebook_is_printed_or_refused(name, tmp_path):
+    path = tmp_path / "awkward.ipynb"
+    path.write_text(json.dumps(AWKWARD[name]))
+    try:
+        pdf = submission.to_pdf([submission.read_notebook(path)], PAGE)
+    except submission.PrintError as error:
+        assert str(path) in str(error) or "notebook" in str(error)
+        assert name in REFUSED
+    else:
+        assert "page 1 of 1" in pages(pdf)[0] and missing_glyphs(pdf) == 0
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", "{}", "\x00"])
+def test_what_is_no_notebook_is_refused(content, tmp_path):
+    path = tmp_path / "not.ipynb"
+    path.write_text(content)
+    with pytest.raises(
+        submission.PrintError, match="not.ipynb is not a valid notebook"
+    ):
+        submission.read_notebook(path)
+
+
+def test_a_missing_notebook_is_named(tmp_path):
+    with pytest.raises(submission.PrintError, match="none.ipynb is missing"):
+        submission.read_notebook(tmp_path / "none.ipynb")
+
+
+def test_markup_that_typst_refuses_is_printed_as_text(monkeypatch):
+    monkeypatch.setattr(
+        submission.printer._Document,
+        "run_pandoc",
+        lambda self: [setattr(p, "markup", "#nosuch()") for p in self.pieces if p.job],
+    )
+    with pytest.warns(UserWarning, match="plain text.*unknown.*: some .prose."):
+        text = text_of(markdown("some *prose*"), code("x = 1"))
+    assert "some*prose*" in text and "x=1" in text
+
+
+# -------------------------------------------------------------- exporter, bytes, speed
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "a notebook.ipynb"
+    cells = markdown("# Prose 😀"), code("x = 1", shown({"image/png": figure()}))
+    nbformat.write(notebook(*cells), path)
+    return path
+
+
+def test_nbconvert_knows_the_exporter(saved):
+    arguments = ["-m", "nbconvert", "--to", "typst_pdf", saved.name]
+    subprocess.run([sys.executable, *arguments], cwd=saved.parent, check=True)
+    pdf = saved.with_suffix(".pdf").read_bytes()
+    assert "a notebook" in pages(pdf)[0] and "x = 1" in pages(pdf)[0]
+    exporter = get_exporter("typst_pdf")
+    assert exporter is submission.TypstPDFExporter and exporter.export_from_notebook
+    again, resources = exporter(exclude_input=True, name="Ada").from_filename(
+        str(saved)
+    )
+    assert resources["output_extension"] == ".pdf"
+    assert "x = 1" not in pages(again)[0] and "Ada" in pages(again)[0]
+
+
+def test_the_same_notebook_gives_the_same_bytes(saved):
+    first = submission.to_pdf([submission.read_notebook(saved)], PAGE)
+    time.sleep(1.1)
+    code = (
+        "import sys, submission; page = submission.Page('Course · Assignment', 'Ada Lovelace');"
+        f"nb = submission.read_notebook({str(saved)!r});"
+        "sys.stdout.buffer.write(submission.to_pdf([nb], page))"
+    )
+    second = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True
+    )
+    assert second.stdout == first
+
+
+def test_a_notebook_is_printed_within_two_seconds():
+    cells = []
+    for number in range(15):
+        cells += [
+            markdown(
+                f"## Section {number}\nProse with $x_{number}^2$.\n\n$$\\sum_i x_i$$"
+            ),
+            code("def f(x):\n    return x\n" * 8, stream("line\n" * 8)),
+            code("plot()", shown({"image/png": figure()})),
+        ]
+    printed(cells[0])  # loads the fonts
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        assert len(pages(printed(*cells))) > 8
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 2
