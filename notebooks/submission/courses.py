@@ -232,9 +232,10 @@ def _build_cs324(folder, student):
 def _archive(files):
     """A ZIP (bytes) of a dict, the same for the same files: sorted, dated 1980."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w") as archive:
         for name in sorted(files):
-            archive.writestr(zipfile.ZipInfo(name, EPOCH), files[name])
+            entry = zipfile.ZipInfo(name, EPOCH)
+            archive.writestr(entry, files[name], zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
 
