@@ -508,7 +508,7 @@ def test_the_real_submissions_are_built_within_15_seconds(built):
 
 
 def test_every_page_of_the_real_submissions_is_whole(built):
-    from test_submission_printer import assert_on_the_page, fonts, missing_glyphs
+    from test_submission_printer import assert_on_the_page, fonts
 
     output, _ = built
     files = {
@@ -518,7 +518,7 @@ def test_every_page_of_the_real_submissions_is_whole(built):
     files["report.pdf"] = archive.read("report.pdf")
     assert len(files) == 8
     for name, pdf in files.items():
-        assert missing_glyphs(pdf) == 0, name
+        # a glyph that no other font has comes from the font of last resort
         assert not [font for font in fonts(pdf) if "LastResort" in font], name
         assert_on_the_page(pdf)
         pages = text(pdf)
@@ -571,7 +571,7 @@ def run_unpacked(unpacked, *arguments):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=3600,
         check=False,
     )
 
@@ -608,12 +608,33 @@ def test_the_unpacked_programs_run(arguments, unpacked):
     assert done.returncode == 0, done.stderr
 
 
-def test_the_unpacked_notebooks_start(unpacked, tmp_path):
-    """The cells up to the first that takes long; nbval runs the same notebooks whole."""
+def test_the_unpacked_folder_has_every_file_that_its_code_names(unpacked):
+    folder, _ = unpacked
+    sources = [path.read_text() for path in folder.iterdir() if path.suffix == ".py"]
+    sources += [path.read_text() for path in folder.glob("*.ipynb")]
+    for path in courses.COURSES["cs324"].path.iterdir():
+        if path.is_file() and any(path.name in source for source in sources):
+            assert (folder / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.skipif(
+    "RUN_UNPACKED" not in os.environ,
+    reason="takes minutes, and nbval runs the same notebooks: set RUN_UNPACKED=1",
+)
+@pytest.mark.parametrize("name", ["palindrome_lstm", "gan"])
+def test_the_unpacked_notebooks_run(name, unpacked):
+    arguments = ["-m", "nbconvert", "--to", "notebook", "--execute", f"{name}.ipynb"]
+    done = run_unpacked(unpacked, *arguments, "--output", f"{name}_again")
+    assert done.returncode == 0, done.stderr
+    assert (unpacked[0] / f"{name}_again.ipynb").is_file()
+
+
+def test_the_unpacked_notebooks_start(unpacked):
+    """Their first cells; nbval runs the same notebooks whole."""
     folder, _ = unpacked
     for name in ("palindrome_lstm", "gan"):
         notebook = nbformat.read(folder / f"{name}.ipynb", as_version=4)
         code_cells = [c for c in notebook.cells if c.cell_type == "code"][:2]
         source = "\n\n".join(c.source for c in code_cells)
         done = run_unpacked(unpacked, "-m", "IPython", "-c", source)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stderr + done.stdout
