@@ -209,7 +209,7 @@ def _build_cs324(folder, student):
     page = Page(
         heading,
         student.name,
-        title="Assignment 3: Palindromes with an LSTM, and a GAN",
+        title="Assignment 3: an LSTM and a GAN",
         authors=(f"{student.name}, student number {student.student_number}",),
         hide_code=True,
     )

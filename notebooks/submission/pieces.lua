@@ -74,7 +74,12 @@ local function formula(math)
   end
   -- \boxed: a formula in the formula is not one to be centred on the page
   typst = typst:gsub('#box%([^[]*%[%$ (.-) %$%]%)', '#boxed($display(%1)$)')
-  return pandoc.RawInline('typst', (typst:gsub('%s+$', '')))
+  typst = typst:gsub('%s+$', '')
+  local body, tag = typst:match('^(%$ .-)%s*#h%(2em%)%s*\\%(%s*upright%("([^"]*)"%)%s*\\%)%s*%$$')
+  if tag then
+    typst = '#tagged("' .. tag .. '", ' .. body .. ' $)'
+  end
+  return pandoc.RawInline('typst', typst)
 end
 
 -- A table as one or more, none of them too wide; a short one stays on one page.

@@ -50,9 +50,11 @@ SPAN = re.compile(
     r'<span(?: class="([^"]*)")?(?: style="([^"]*)")?>(.*?)</span>|([^<]+)', re.DOTALL
 )
 TEX_WORDS = (
-    (r"(?<!\\)%.*", ""),
+    (r"(?<!\\)%[^\n]*", ""),
     (r"\\label\{[^}]*\}", ""),
-    (r"\\tag\*?\{([^}]*)\}", r"\\qquad (\\text{\1})"),
+    # the only tag goes to the end, where pieces.lua looks for it; several stay in their lines
+    (r"^((?:(?!\\tag).)*)\\tag\*?{([^}]*)}((?:(?!\\tag).)*)$", r"\1\3\\tag{\2}"),
+    (r"\\tag\*?{([^}]*)}", r"\\qquad (\\text{\1})"),
     (r"(?<!\\)\\\|", r"\\Vert "),
     (r"(?<!\\)\\!", ""),
     (r"(?<!\\)\\;", r"\\: "),
@@ -416,7 +418,7 @@ def _formula(tex):
     It does not know \label and \tag, and makes \! and \; of 1 em and 0 em.
     """
     for pattern, replacement in TEX_WORDS:
-        tex = re.sub(pattern, replacement, tex)
+        tex = re.sub(pattern, replacement, tex, flags=re.DOTALL)
     return " ".join(tex.split())
 
 
