@@ -52,6 +52,7 @@ SPAN = re.compile(
 TEX_WORDS = (
     (r"(?<!\\)%[^\n]*", ""),
     (r"\\label\{[^}]*\}", ""),
+    (r"\\quad\s*\((\d+)\)\s*$", r"\\tag{\1}"),
     # the only tag goes to the end, where pieces.lua looks for it; several stay in their lines
     (r"^((?:(?!\\tag).)*)\\tag\*?{([^}]*)}((?:(?!\\tag).)*)$", r"\1\3\\tag{\2}"),
     (r"\\tag\*?{([^}]*)}", r"\\qquad (\\text{\1})"),

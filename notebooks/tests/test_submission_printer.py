@@ -212,8 +212,9 @@ def test_equation_numbers_stand_at_the_margin_and_none_is_lost():
         for tex in (r"a &= b \tag{7} \\ c &= d", r"a &= b \tag{3}\\ c &= d \tag{4}")
     )
     assert "(7)" in one and "(3)" in two and "(4)" in two
-    pdf = printed(markdown(r"$$x = y \tag{12.3}$$"))
-    assert max(right for _, _, right, top in boxes(pdf) if top < 785) > 530
+    for source in (r"$$x = y \tag{12.3}$$", r"$$x = y \quad (4)$$"):
+        pdf = printed(markdown(source))
+        assert max(right for _, _, right, top in boxes(pdf) if top < 785) > 530
 
 
 @pytest.mark.parametrize(
