@@ -239,6 +239,8 @@ def test_tdl211_has_the_sources_to_the_byte(root, output):
         ("Мария", "Иванова", "Иванова_Мария"),
         ("नीलम", "संजीव", "संजीव_नीलम"),
         ("Sammy", "Davis, Jr.", "DavisJr_Sammy"),
+        ("علی\u200cرضا", "نوری", "نوری_علیرضا"),
+        ("姓" * 33, "名" * 33, "名" * 33 + "_" + "姓" * 33),
         ("#x", '"$y$"', "y_x"),
     ],
 )
@@ -266,7 +268,7 @@ def test_names_give_valid_file_names_and_stand_in_the_header(
         "\u202ea",
         " ",
         "'",
-        "x" * 99,
+        "x" * 101,
     ],
 )
 def test_bad_names_are_refused(option, value, root, output, capsys):
