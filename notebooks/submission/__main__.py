@@ -37,7 +37,7 @@ def main(arguments=None):
         print(f"submission: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("submission: interrupted; nothing was changed.", file=sys.stderr)
+        print("submission: interrupted; no file is half written.", file=sys.stderr)
         return 130
     return 0
 

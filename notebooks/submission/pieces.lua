@@ -14,6 +14,7 @@ local MAX_WORD = 40 -- a longer word may be broken anywhere, so that it stays on
 local MARKDOWN = 'gfm+tex_math_dollars-tex_math_gfm-alerts-emoji-footnotes'
   .. '-yaml_metadata_block'
 
+local IMAGE_TAG = '^<img[^>]-src=["\']([^"\']+)'
 local TYPST = 'typst-smart-citations'
 local OPTIONS = { wrap_text = 'none' }
 
@@ -53,19 +54,32 @@ local function plain_attributes(element)
   return element
 end
 
+-- the picture of a source that came with the notebook, or nil
+local function drawn(source)
+  local file = source and images[source]
+  return file and pandoc.RawInline('typst', '#picture(' .. quoted(file) .. ')')
+end
+
 local function unwrapped(element)
   return element.content
 end
 
--- pandoc puts spaces around bars, and Typst would show them: |x|, not | x |.
 local function formula(math)
   local typst = pandoc.write(pandoc.Pandoc { pandoc.Plain { math } }, TYPST, OPTIONS)
   typst = typst:gsub('bar%.v%.double', '\u{2016}')
   for _, bar in ipairs { '\\|', '\u{2016}' } do
+    -- pandoc puts spaces around bars, which Typst shows: |x|, not | x |;
     -- a space beside a dollar is not one between bars: it says that this is a display
     typst = typst:gsub('([^$])%s+' .. bar, '%1' .. bar):gsub(bar .. '%s+([^$])', bar .. '%1')
   end
-  return pandoc.RawInline('typst', (typst:gsub('%s+$', '')))
+  -- \boxed: a formula in the formula is not one to be centred on the page
+  typst = typst:gsub('#box%([^[]*%[%$ (.-) %$%]%)', '#boxed($display(%1)$)')
+  typst = typst:gsub('%s+$', '')
+  local body, tag = typst:match('^(%$ .-)%s*#h%(2em%)%s*\\%(%s*upright%("([^"]*)"%)%s*\\%)%s*%$$')
+  if tag then
+    typst = '#tagged("' .. tag .. '", ' .. body .. ' $)'
+  end
+  return pandoc.RawInline('typst', typst)
 end
 
 -- A table as one or more, none of them too wide; a short one stays on one page.
@@ -116,7 +130,8 @@ local clean = {
     elseif raw.text:match('^<!%-%-.*%-%->%s*$') then
       return {}
     end
-    return pandoc.Para(lines((raw.text:gsub('%s+$', ''))))
+    local picture = drawn(raw.text:match(IMAGE_TAG))
+    return pandoc.Para(picture or lines((raw.text:gsub('%s+$', ''))))
   end,
   RawInline = function(raw)
     if raw.text:lower():match('^<br%s*/?>$') then
@@ -124,7 +139,7 @@ local clean = {
     elseif raw.text:match('^<!%-%-.*%-%->$') then
       return {}
     end
-    return pandoc.Str(raw.text)
+    return drawn(raw.text:match(IMAGE_TAG)) or pandoc.Str(raw.text)
   end,
   Div = unwrapped,
   Span = unwrapped,
@@ -148,11 +163,9 @@ local clean = {
     return link.content
   end,
   Image = function(image)
-    if images[image.src] then
-      return pandoc.RawInline('typst', '#picture(' .. quoted(images[image.src]) .. ')')
-    end
     local what = pandoc.utils.stringify(image.caption)
-    return pandoc.Str('[picture: ' .. (what ~= '' and what or breakable(image.src)) .. ']')
+    return drawn(image.src)
+      or pandoc.Str('[picture: ' .. (what ~= '' and what or breakable(image.src)) .. ']')
   end,
   Figure = function(figure)
     return figure.content

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
+from urllib.parse import quote
 
 import nbformat
 import pypandoc
@@ -32,12 +33,13 @@ FONT_FOLDERS = {  # package: where its fonts are
     "paperang_p2_fonts_cjk": "fonts",
 }
 RASTER = ("image/png", "image/jpeg", "image/gif", "image/webp")
+NO_PICTURE = "(a picture that cannot be drawn)"
 # up to so many lines stay on one page, with the output that follows them
 SHORT_CODE = 24
 SHORT_OUTPUT = 10
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff]")
 PROGRESS_BAR = re.compile(
-    r"\d+%\|.*\|.*\[[^]]*\]|\d+(it|ex|batch)?\s\[\d+:\d+.*/s[^]]*\]"
+    r"(?<!\d)\d++(%\|.*\|.*\[[^]]*\]|(it|ex|batch)?\s\[\d+:\d+.*/s[^]]*\])"
 )
 CAPTION = re.compile(r"^#\|\s*fig-cap:\s*(.+)$", re.MULTILINE)
 SECTION_NUMBER = re.compile(r"^[\d.]+\s+")
@@ -48,9 +50,12 @@ SPAN = re.compile(
     r'<span(?: class="([^"]*)")?(?: style="([^"]*)")?>(.*?)</span>|([^<]+)', re.DOTALL
 )
 TEX_WORDS = (
-    (r"(?<!\\)%.*", ""),
+    (r"(?<!\\)%[^\n]*", ""),
     (r"\\label\{[^}]*\}", ""),
-    (r"\\tag\*?\{([^}]*)\}", r"\\qquad (\\text{\1})"),
+    (r"\\quad\s*\((\d+)\)\s*$", r"\\tag{\1}"),
+    # the only tag goes to the end, where pieces.lua looks for it; several stay in their lines
+    (r"^((?:(?!\\tag).)*)\\tag\*?{([^}]*)}((?:(?!\\tag).)*)$", r"\1\3\\tag{\2}"),
+    (r"\\tag\*?{([^}]*)}", r"\\qquad (\\text{\1})"),
     (r"(?<!\\)\\\|", r"\\Vert "),
     (r"(?<!\\)\\!", ""),
     (r"(?<!\\)\\;", r"\\: "),
@@ -188,13 +193,13 @@ class _Document:
         for _, title in headings(source):
             self.heading = title
         images = {
-            f"attachment:{name}": self.picture(_dict(bundle))
+            f"attachment:{quote(name)}": self.picture(_dict(bundle))
             for name, bundle in attachments.items()
         }
         self.pieces.append(self.markdown(source, images))
 
     def add_code(self, cell, source, language):
-        """Append a code cell, each part of it kept together with the next."""
+        """Append a code cell, its short parts kept together with what follows them."""
         pieces = []
         if source.strip() and not self.page.hide_code:
             code = f"{_quoted(_breakable(source.rstrip()))}, {_quoted(language)}"
@@ -232,14 +237,11 @@ class _Document:
         """The piece that shows the best representation in a MIME bundle, or None."""
         name = self.picture(data, metadata)
         if name:
-            call = f"#drawing({_quoted(name)})"
             if self.page.hide_code:
-                call = f"#numbered({_quoted(name)})[{{}}]"
-                job = _job(
-                    "markdown", f"\u200b{self.caption}"
-                )  # not the start of a list
-                return Piece(call, text="(a picture that cannot be drawn)", job=job)
-            return Piece(call, text="(a picture that cannot be drawn)")
+                # an invisible start, so that "1. " does not make a list of it
+                job = _job("markdown", f"\u200b{self.caption}")
+                return Piece(f"#numbered({_quoted(name)})[{{}}]", NO_PICTURE, job)
+            return Piece(f"#drawing({_quoted(name)})", NO_PICTURE)
         plain, page = data.get("text/plain"), _text(data.get("text/html"))
         if "<table" in page.lower():
             return Piece("#rich[{}]", text=_text(plain), job=_job("html", page))
@@ -276,13 +278,12 @@ class _Document:
 
         Typst's virtual files are text, so a raster picture travels inside an SVG.
         """
-        svg = _text(data.get("image/svg+xml")).encode(errors="replace")
-        for mime in RASTER if not svg.strip() else ():
-            if mime in data:
-                svg = _raster_in_svg(
-                    _text(data[mime]), _dict(_dict(metadata).get(mime))
-                )
-        if not svg.strip():
+        svg = _text(data.get("image/svg+xml")).strip().encode()
+        raster = next((mime for mime in RASTER if mime in data), None)
+        if raster and not svg:
+            size = _dict(_dict(metadata).get(raster))
+            svg = _raster_in_svg(_text(data[raster]), size)
+        if not svg:
             return None
         name = f"picture-{len(self.files)}.svg"
         self.files[name] = svg
@@ -330,6 +331,7 @@ class _Document:
             piece.markup = piece.markup.replace("{}", markup)
 
     def typst(self, pieces):
+        """The PDF of some of the pieces."""
         page = self.page
         authors = "".join(f"{_quoted(author)}, " for author in page.authors)
         main = [
@@ -417,7 +419,7 @@ def _formula(tex):
     It does not know \label and \tag, and makes \! and \; of 1 em and 0 em.
     """
     for pattern, replacement in TEX_WORDS:
-        tex = re.sub(pattern, replacement, tex)
+        tex = re.sub(pattern, replacement, tex, flags=re.DOTALL)
     return " ".join(tex.split())
 
 
@@ -457,9 +459,8 @@ def _lines(value):
     """The piece for what a program printed, or None when only progress bars did."""
     text = _raw(value)
     lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
-    text = "\n".join(line for line in lines if not PROGRESS_BAR.search(line)).strip(
-        "\n"
-    )
+    text = "\n".join(line for line in lines if not PROGRESS_BAR.search(line))
+    text = text.strip("\n")
     if not text.strip():
         return None
     return Piece(_output(text), keep=text.count("\n") < SHORT_OUTPUT)
@@ -493,7 +494,7 @@ def _raster_in_svg(encoded, metadata):
     """An SVG (bytes) around a PNG, JPEG, GIF or WebP in base64, of its size in points.
 
     The size is that of the metadata (CSS pixels) or the file's own, at its dots per inch.
-    Returns nothing when the picture is damaged.
+    A damaged picture gives what Typst refuses, so that words are printed in its place.
     """
     try:
         content = base64.b64decode(encoded)

@@ -239,6 +239,8 @@ def test_tdl211_has_the_sources_to_the_byte(root, output):
         ("Мария", "Иванова", "Иванова_Мария"),
         ("नीलम", "संजीव", "संजीव_नीलम"),
         ("Sammy", "Davis, Jr.", "DavisJr_Sammy"),
+        ("علی\u200cرضا", "نوری", "نوری_علیرضا"),
+        ("姓" * 33, "名" * 33, "名" * 33 + "_" + "姓" * 33),
         ("#x", '"$y$"', "y_x"),
     ],
 )
@@ -266,7 +268,7 @@ def test_names_give_valid_file_names_and_stand_in_the_header(
         "\u202ea",
         " ",
         "'",
-        "x" * 99,
+        "x" * 101,
     ],
 )
 def test_bad_names_are_refused(option, value, root, output, capsys):
@@ -320,9 +322,9 @@ ERROR = nbformat.v4.new_output("error", ename="ValueError", evalue="bad", traceb
             "execution number 1 instead of 2",
         ),
         (lambda nb: cell(nb).update(outputs=[ERROR]), "ended with ValueError: bad"),
-        (lambda nb: nb.cells.pop(2), "no heading matches '^Question 1"),
-        (lambda nb: nb.cells[4].update(source="## Questions 2"), "no heading matches"),
-        (lambda nb: nb.cells[7].update(source="## Question 30"), "no heading matches"),
+        (lambda nb: nb.cells.pop(2), "no heading says 'Question 1'"),
+        (lambda nb: nb.cells[4].update(source="## Questions 2"), "no heading says"),
+        (lambda nb: nb.cells[7].update(source="## Question 30"), "no heading says"),
     ],
 )
 def test_a_notebook_that_is_not_ready_is_refused(edit, message, root, output, capsys):
@@ -453,7 +455,7 @@ def test_execute_checks_the_headings_before_it_runs(root, output, capsys):
     change(root / "notebooks/tdl211_layers/ex2.ipynb", edit)
     assert run(output, "tdl211", "--execute") == 1
     printed = capsys.readouterr().err
-    assert "no heading matches" in printed and "cell" not in printed
+    assert "no heading says" in printed and "cell" not in printed
 
 
 def test_a_failing_cell_leaves_everything_as_it_was(root, output, capsys):
@@ -508,7 +510,7 @@ def test_the_real_submissions_are_built_within_15_seconds(built):
 
 
 def test_every_page_of_the_real_submissions_is_whole(built):
-    from test_submission_printer import assert_on_the_page, fonts, missing_glyphs
+    from test_submission_printer import assert_on_the_page, fonts
 
     output, _ = built
     files = {
@@ -518,7 +520,7 @@ def test_every_page_of_the_real_submissions_is_whole(built):
     files["report.pdf"] = archive.read("report.pdf")
     assert len(files) == 8
     for name, pdf in files.items():
-        assert missing_glyphs(pdf) == 0, name
+        # a glyph that no other font has comes from the font of last resort
         assert not [font for font in fonts(pdf) if "LastResort" in font], name
         assert_on_the_page(pdf)
         pages = text(pdf)
@@ -571,7 +573,7 @@ def run_unpacked(unpacked, *arguments):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=3600,
         check=False,
     )
 
@@ -600,7 +602,7 @@ def test_the_unpacked_archive_finds_all_it_imports(unpacked):
     "arguments",
     [
         ["train.py", "--train_steps", "3"],
-        ["my_gan.py", "--n_epochs", "1", "--batch_size", "2000"],
+        ["my_gan.py", "--n_epochs", "1", "--min_steps", "1", "--batch_size", "999"],
     ],
 )
 def test_the_unpacked_programs_run(arguments, unpacked):
@@ -608,12 +610,33 @@ def test_the_unpacked_programs_run(arguments, unpacked):
     assert done.returncode == 0, done.stderr
 
 
-def test_the_unpacked_notebooks_start(unpacked, tmp_path):
-    """The cells up to the first that takes long; nbval runs the same notebooks whole."""
+def test_the_unpacked_folder_has_every_file_that_its_code_names(unpacked):
+    folder, _ = unpacked
+    sources = [path.read_text() for path in folder.iterdir() if path.suffix == ".py"]
+    sources += [path.read_text() for path in folder.glob("*.ipynb")]
+    for path in courses.COURSES["cs324"].path.iterdir():
+        if path.is_file() and any(path.name in source for source in sources):
+            assert (folder / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.skipif(
+    "RUN_UNPACKED" not in os.environ,
+    reason="takes minutes, and nbval runs the same notebooks: set RUN_UNPACKED=1",
+)
+@pytest.mark.parametrize("name", ["palindrome_lstm", "gan"])
+def test_the_unpacked_notebooks_run(name, unpacked):
+    arguments = ["-m", "nbconvert", "--to", "notebook", "--execute", f"{name}.ipynb"]
+    done = run_unpacked(unpacked, *arguments, "--output", f"{name}_again")
+    assert done.returncode == 0, done.stderr
+    assert (unpacked[0] / f"{name}_again.ipynb").is_file()
+
+
+def test_the_unpacked_notebooks_start(unpacked):
+    """Their first cells; nbval runs the same notebooks whole."""
     folder, _ = unpacked
     for name in ("palindrome_lstm", "gan"):
         notebook = nbformat.read(folder / f"{name}.ipynb", as_version=4)
         code_cells = [c for c in notebook.cells if c.cell_type == "code"][:2]
         source = "\n\n".join(c.source for c in code_cells)
         done = run_unpacked(unpacked, "-m", "IPython", "-c", source)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stderr + done.stdout

@@ -194,6 +194,7 @@ def test_a_character_without_a_font_is_a_marked_box():
         r"\lVert x \rVert_2 \operatorname{softmax}(p) \underbrace{a}_{b} \binom{n}{k}",
         r"\left.\frac{d}{dx}\tanh x\right|_{x=0} \approx 1 - \varepsilon^2, \; x \ll 1",
         "a\n= b % a comment\n+ c\n- d",
+        r"\displaystyle \int_0^1 x^{2}\,dx \; \text{and} \! \left[0, 1\right) [0, 1) ]a[",
     ],
 )
 def test_formulas_are_set(formula):
@@ -203,6 +204,17 @@ def test_formulas_are_set(formula):
             pdf = printed(markdown(source))
             assert "\\" not in "".join(pages(pdf)) and missing_glyphs(pdf) == 0
             assert [font for font in fonts(pdf) if "Math" in font]
+
+
+def test_equation_numbers_stand_at_the_margin_and_none_is_lost():
+    one, two = (
+        "\n".join(pages(printed(markdown(f"$$\\begin{{align}}{tex}\\end{{align}}$$"))))
+        for tex in (r"a &= b \tag{7} \\ c &= d", r"a &= b \tag{3}\\ c &= d \tag{4}")
+    )
+    assert "(7)" in one and "(3)" in two and "(4)" in two
+    for source in (r"$$x = y \tag{12.3}$$", r"$$x = y \quad (4)$$"):
+        pdf = printed(markdown(source))
+        assert max(right for _, _, right, top in boxes(pdf) if top < 785) > 530
 
 
 @pytest.mark.parametrize(
@@ -363,16 +375,42 @@ def test_a_picture_takes_the_width_that_the_notebook_gives_it():
     assert right - left == pytest.approx(72, abs=1)
 
 
+def test_a_wide_formula_is_made_smaller():
+    terms = " + ".join(f"a_{{{n}}}" for n in range(60))
+    row = " & ".join(f"b_{{{n}}}" for n in range(40))
+    pdf = printed(
+        markdown(
+            f"$${terms}$$\n\n$$\\begin{{bmatrix}}{row}\\end{{bmatrix}}$$\n\n${terms}$"
+        )
+    )
+    assert_on_the_page(pdf)
+
+
+def test_long_names_and_headings_stay_in_the_header():
+    page = submission.Page("Course " * 12, "Ada " * 20)
+    pdf = printed(markdown("prose"), page=page)
+    assert_on_the_page(pdf)
+    assert "page 1 of 1" in pages(pdf)[0]
+
+
+def test_output_of_many_digits_is_printed_at_once():
+    start = time.perf_counter()
+    printed(code("x", stream("7" * 100_000 + " 5%|")))
+    assert time.perf_counter() - start < 5
+
+
 def test_pictures_in_markdown():
     bundle = {"image/png": figure()}
     uri = f"data:image/png;base64,{bundle['image/png']}"
     pdf = printed(
-        markdown(f"![a](attachment:a.png)\n\n![b]({uri})", **{"a.png": bundle}),
+        markdown(f"![a](attachment:a%20b.png)\n\n![b]({uri})", **{"a b.png": bundle}),
+        markdown(f'<img src="{uri}" width="50">\n\nand <img src="{uri}"/> inline'),
         markdown("![a missing one](figures/none.png)"),
     )
-    items = pypdfium2.PdfDocument(pdf)[0].get_objects()
-    assert sum(item.type == pdfium.FPDF_PAGEOBJ_IMAGE for item in items) == 2
-    assert "[picture: a missing one]" in pages(pdf)[0]
+    items = [o for page in pypdfium2.PdfDocument(pdf) for o in page.get_objects()]
+    assert sum(item.type == pdfium.FPDF_PAGEOBJ_IMAGE for item in items) == 4
+    text = "".join(pages(pdf))
+    assert "[picture: a missing one]" in text and "base64" not in text
 
 
 # ------------------------------------------------------------------------ page breaks
@@ -434,6 +472,7 @@ SECRET = "the-content-of-a-file"
         '<div typst:fill="read("{path}")">x</div>',
         '<table><tr><td typst:fill="read(&quot;{path}&quot;)">x</td></tr></table>',
         "\\input{{{path}}} $\\input{{{path}}}$",
+        '$\\text{{")#read("{path}")("}}$ $\\operatorname{{a")#read("{path}")}}$ $\\#a$',
         '$#read("{path}")$',
         "<script>alert(1)</script> {{{{raw}}}} @cite <label> *a #b [c] ~d ^e __f",
         '![x]({path}) ![y](file://{path}) <img src="{path}">',
