@@ -11,7 +11,7 @@ FORGET_STARTS = ("chrono", "one", "zero")
 
 
 class State(NamedTuple):
-    """What one time step computes, each of shape (batch, hidden_dim)."""
+    """What one time step computes: a column (hidden_dim,) per sequence, (hidden_dim, batch)."""
 
     g: torch.Tensor  # input modulation
     i: torch.Tensor  # input gate
@@ -73,33 +73,35 @@ class LSTM(nn.Module):
         return self.logits(last.h)
 
     def logits(self, h):
-        """Equation (7), shape (batch, output_dim); the softmax (8) belongs to the loss."""
-        # p = W_ph h + b_p                                    (7)
-        return h @ self.W_ph.T + self.b_p
+        """Logits (batch, output_dim) of a hidden state; the softmax (8) is in the loss."""
+        # p(t) = W_ph h(t) + b_p                              (7)
+        return (self.W_ph @ h + self.b_p[:, None]).T
 
     def unroll(self, x):
         """Yield the `State` of each time step; raises ValueError for another shape of x."""
         check_inputs(x, self.W_gx.shape[1])
-        # The four gates side by side, so that each product is one matrix product.
+        # The gates one below the other, so that one matrix product does for all four.
         W_x = torch.cat([self.W_gx, self.W_ix, self.W_fx, self.W_ox])
         W_h = torch.cat([self.W_gh, self.W_ih, self.W_fh, self.W_oh])
         b = torch.cat([self.b_g, self.b_i, self.b_f, self.b_o])
-        # W_x x(t) + b does not depend on h: all time steps at once, before the loop.
-        inputs = (x.transpose(0, 1) @ W_x.T + b).unbind()
-        h = c = x.new_zeros(len(x), len(self.b_g))
-        for input_t in inputs:
+        # W_x x(t) + b does not depend on h: all time steps at once, before the loop. As in the
+        # equations, a state is a column (hidden_dim,), here one for each sequence of the batch.
+        batch, time, input_dim = x.shape
+        columns = x.permute(2, 1, 0).reshape(input_dim, time * batch)
+        inputs = torch.addmm(b[:, None], W_x, columns).view(len(b), time, batch)
+        h = c = x.new_zeros(len(self.b_g), batch)
+        for input_t in inputs.unbind(1):
             # what stands inside the brackets of (1) to (4): W_x x(t) + W_h h(t-1) + b
-            a_g, a_i, a_f, a_o = torch.addmm(input_t, h, W_h.T).chunk(4, dim=1)
+            a = torch.addmm(input_t, W_h, h)
+            a_g, a_ifo = a.unsafe_split_with_sizes([len(h), 3 * len(h)])
             # g(t) = tanh(W_gx x(t) + W_gh h(t-1) + b_g)      (1)
             g = torch.tanh(a_g)
             # i(t) = sigmoid(W_ix x(t) + W_ih h(t-1) + b_i)   (2)
-            i = torch.sigmoid(a_i)
             # f(t) = sigmoid(W_fx x(t) + W_fh h(t-1) + b_f)   (3)
-            f = torch.sigmoid(a_f)
             # o(t) = sigmoid(W_ox x(t) + W_oh h(t-1) + b_o)   (4)
-            o = torch.sigmoid(a_o)
+            i, f, o = torch.sigmoid(a_ifo).unsafe_chunk(3)
             # c(t) = g(t) * i(t) + c(t-1) * f(t)              (5)
-            c = g * i + c * f
+            c = torch.addcmul(g * i, c, f)
             # h(t) = tanh(c(t)) * o(t)                        (6)
             h = torch.tanh(c) * o
             yield State(g, i, f, o, c, h)

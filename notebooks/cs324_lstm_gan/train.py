@@ -19,7 +19,7 @@ import torch
 from dataset import PalindromeDataset
 from lstm import FORGET_STARTS, LSTM
 from torch import nn
-from vanilla_rnn import VanillaRNN
+from vanilla_rnn import RECURRENT_STARTS, VanillaRNN
 
 from helpers import progress, seed_everything, threads
 
@@ -55,6 +55,9 @@ class Config:
     forget_start: str = setting(
         "chrono", f"how the LSTM's forget gates start: {', '.join(FORGET_STARTS)}"
     )
+    recurrent_start: str = setting(
+        "orthogonal", f"how the RNN's W_hh starts: {', '.join(RECURRENT_STARTS)}"
+    )
     target: float = setting(
         0.999, "stop when this accuracy is reached at two evaluations in a row"
     )
@@ -78,6 +81,7 @@ class Config:
         for name, accepted in [
             ("model_type", ("RNN", "LSTM")),
             ("forget_start", FORGET_STARTS),
+            ("recurrent_start", RECURRENT_STARTS),
             ("input_dim", (1, self.num_classes)),
         ]:
             if getattr(self, name) not in accepted:
@@ -97,8 +101,10 @@ class Config:
         """A new network, on the device."""
         sizes = (self.input_length - 1, self.input_dim, self.num_hidden)
         if self.model_type == "RNN":
-            return VanillaRNN(*sizes, self.num_classes).to(self.device)
-        return LSTM(*sizes, self.num_classes, self.forget_start).to(self.device)
+            model = VanillaRNN(*sizes, self.num_classes, self.recurrent_start)
+        else:
+            model = LSTM(*sizes, self.num_classes, self.forget_start)
+        return model.to(self.device)
 
     def dataset(self, split, seed):
         """The palindromes of one split."""
@@ -122,7 +128,6 @@ def accuracy(model, dataset, batches, device="cpu"):
     return right / (batches * EVALUATION_BATCH)
 
 
-@threads(1)  # the operations are small: a second thread costs more than it brings
 def train(config, checkpoint=None, show_progress=False):
     """Train one network; returns (model, result).
 
@@ -145,12 +150,14 @@ def train(config, checkpoint=None, show_progress=False):
     training = config.dataset("train", config.seed)
     validation = config.dataset("held_out", VALIDATION_SEED)
     start = history[-1][0] if history else 0
-    with progress(
+    bar = progress(
         total=config.train_steps,
         initial=start,
         desc=f"{config.model_type}, length {config.input_length}",
         disable=not show_progress,
-    ) as bar:
+    )
+    # The operations are so small that a second thread costs more than it brings.
+    with threads(1), bar:
         for step in range(start + 1, config.train_steps + 1):
             if reached(history, config.target):
                 break
@@ -168,9 +175,10 @@ def train(config, checkpoint=None, show_progress=False):
                 bar.set_postfix(loss=f"{loss.item():.4f}", accuracy=f"{score:.1%}")
                 if checkpoint is not None:
                     save_checkpoint(checkpoint, config, model, optimizer, history)
-    test = config.dataset("held_out", TEST_SEED)
+        test = config.dataset("held_out", TEST_SEED)
+        test_accuracy = accuracy(model, test, TEST_BATCHES, config.device)
     return model, {
-        "accuracy": accuracy(model, test, TEST_BATCHES, config.device),
+        "accuracy": test_accuracy,
         "steps": history[-1][0],
         "steps_to_99": next((s for s, score in history if score >= 0.99), math.nan),
         "history": history,
@@ -220,9 +228,9 @@ def combinations(**values):
 
 
 def run(config):
-    """One run of a sweep: the configuration and the result as one dict."""
-    _, result = train(config)
-    return asdict(config) | result
+    """One run of a sweep: configuration, result and trained `model` as one dict."""
+    model, result = train(config)
+    return asdict(config) | result | {"model": model}
 
 
 def sweep(configs):
@@ -237,8 +245,8 @@ def sweep(configs):
 
 
 def write_table(path, rows):
-    """Write the rows of a sweep to a CSV file, without their histories."""
-    columns = [name for name in rows[0] if name != "history"]
+    """Write the rows of a sweep to a CSV file, without their histories and models."""
+    columns = [name for name in rows[0] if name not in ("history", "model")]
     with open(path, "w", newline="") as file:
         table = csv.DictWriter(
             file, columns, extrasaction="ignore", lineterminator="\n"

@@ -6,25 +6,36 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+RECURRENT_STARTS = ("orthogonal", "uniform")
+
 
 class State(NamedTuple):
-    """What one time step computes."""
+    """What one time step computes: a column (hidden_dim,) per sequence, (hidden_dim, batch)."""
 
-    h: torch.Tensor  # hidden state (batch, hidden_dim)
+    h: torch.Tensor  # hidden state
 
 
 class VanillaRNN(nn.Module):
     """h(t) = tanh(W_hx x(t) + W_hh h(t-1) + b_h), h(0) = 0; p(T) = W_ph h(T) + b_p.
 
-    The matrices start uniform in +-1/sqrt(hidden_dim), except that W_hh starts orthogonal
-    (Saxe et al. 2014), which neither grows nor shrinks a gradient: the RNN at its best. The
-    biases start at zero. `seq_length`, the number of time steps, is there because both models
-    are built alike; the network takes sequences of any length.
+    The matrices start uniform in +-1/sqrt(hidden_dim), as those of torch.nn.RNN do; then, with
+    the `recurrent_start` "orthogonal", W_hh starts as a random orthogonal matrix (Saxe et al.
+    2014), which by itself neither grows nor shrinks a gradient: the RNN at its best. With
+    "uniform" it stays as it is. The biases start at zero. `seq_length`, the number of time
+    steps, is there because both models are built alike; the network takes any length.
 
-    Raises TypeError or ValueError for a size that is not a positive integer.
+    Raises TypeError or ValueError for a size that is not a positive integer, ValueError for
+    another start.
     """
 
-    def __init__(self, seq_length, input_dim, hidden_dim, output_dim):
+    def __init__(
+        self,
+        seq_length,
+        input_dim,
+        hidden_dim,
+        output_dim,
+        recurrent_start="orthogonal",
+    ):
         super().__init__()
         check_sizes(
             seq_length=seq_length,
@@ -32,17 +43,22 @@ class VanillaRNN(nn.Module):
             hidden_dim=hidden_dim,
             output_dim=output_dim,
         )
+        if recurrent_start not in RECURRENT_STARTS:
+            raise ValueError(
+                f"recurrent_start must be one of {RECURRENT_STARTS}, "
+                f"got {recurrent_start!r}"
+            )
         bound = hidden_dim**-0.5
-        self.W_hx = nn.Parameter(
-            torch.empty(hidden_dim, input_dim).uniform_(-bound, bound)
-        )
-        self.W_hh = nn.Parameter(
-            nn.init.orthogonal_(torch.empty(hidden_dim, hidden_dim))
-        )
+        for name, shape in [
+            ("W_hx", (hidden_dim, input_dim)),
+            ("W_hh", (hidden_dim, hidden_dim)),
+            ("W_ph", (output_dim, hidden_dim)),
+        ]:
+            value = torch.empty(shape).uniform_(-bound, bound)
+            self.register_parameter(name, nn.Parameter(value))
+        if recurrent_start == "orthogonal":
+            nn.init.orthogonal_(self.W_hh)
         self.b_h = nn.Parameter(torch.zeros(hidden_dim))
-        self.W_ph = nn.Parameter(
-            torch.empty(output_dim, hidden_dim).uniform_(-bound, bound)
-        )
         self.b_p = nn.Parameter(torch.zeros(output_dim))
 
     def forward(self, x):
@@ -51,17 +67,23 @@ class VanillaRNN(nn.Module):
         return self.logits(last.h)
 
     def logits(self, h):
-        """p = W_ph h + b_p, shape (batch, output_dim); the softmax belongs to the loss."""
-        return h @ self.W_ph.T + self.b_p
+        """Logits (batch, output_dim) of a hidden state; the softmax belongs to the loss."""
+        # p(t) = W_ph h(t) + b_p
+        return (self.W_ph @ h + self.b_p[:, None]).T
 
     def unroll(self, x):
         """Yield the `State` of each time step; raises ValueError for another shape of x."""
         check_inputs(x, self.W_hx.shape[1])
-        # W_hx x(t) + b_h of all time steps at once: only the recurrence needs the loop
-        inputs = (x.transpose(0, 1) @ self.W_hx.T + self.b_h).unbind()
-        h = x.new_zeros(len(x), len(self.W_hh))
-        for input_t in inputs:
-            h = torch.tanh(input_t + h @ self.W_hh.T)
+        # W_hx x(t) + b_h does not depend on h: all time steps at once, before the loop.
+        batch, time, input_dim = x.shape
+        columns = x.permute(2, 1, 0).reshape(input_dim, time * batch)
+        inputs = torch.addmm(self.b_h[:, None], self.W_hx, columns).view(
+            -1, time, batch
+        )
+        h = x.new_zeros(len(self.b_h), batch)
+        for input_t in inputs.unbind(1):
+            # h(t) = tanh(W_hx x(t) + W_hh h(t-1) + b_h)
+            h = torch.tanh(torch.addmm(input_t, self.W_hh, h))
             yield State(h)
 
 
