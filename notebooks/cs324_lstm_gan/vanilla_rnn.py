@@ -77,11 +77,9 @@ class VanillaRNN(nn.Module):
         # W_hx x(t) + b_h does not depend on h: all time steps at once, before the loop.
         batch, time, input_dim = x.shape
         columns = x.permute(2, 1, 0).reshape(input_dim, time * batch)
-        inputs = torch.addmm(self.b_h[:, None], self.W_hx, columns).view(
-            -1, time, batch
-        )
+        inputs = torch.addmm(self.b_h[:, None], self.W_hx, columns)
         h = x.new_zeros(len(self.b_h), batch)
-        for input_t in inputs.unbind(1):
+        for input_t in inputs.view(len(h), time, batch).unbind(1):
             # h(t) = tanh(W_hx x(t) + W_hh h(t-1) + b_h)
             h = torch.tanh(torch.addmm(input_t, self.W_hh, h))
             yield State(h)
