@@ -451,10 +451,10 @@ def test_sweep_runs_unchanged_on_a_dask_cluster():
     )
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None
+            n_workers=2, threads_per_worker=1, dashboard_address=":0"
         ) as cluster,
         distributed.Client(cluster) as client,
-        client.get_task_stream() as stream,
+        distributed.get_task_stream(client) as stream,
         joblib.parallel_config(backend="dask"),
     ):
         rows = train.sweep(tiny_sweep())
