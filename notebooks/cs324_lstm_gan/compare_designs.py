@@ -24,7 +24,8 @@ from my_gan import DESIGNS, Trainer, draw, number
 
 import helpers
 
-SAMPLES = 5000
+SAMPLES = 5000  # images that each run is judged on
+REPEATS = 100  # of a step, when it is timed
 
 
 def step_milliseconds(images):
@@ -34,7 +35,7 @@ def step_milliseconds(images):
     }
     steps = {name: trainer.step for name, trainer in trainers.items()}
     with helpers.threads(1):
-        seconds = helpers.median_seconds(steps, repeats=100)
+        seconds = helpers.median_seconds(steps, repeats=REPEATS)
     return {name: 1000 * value for name, value in seconds.items()}
 
 

@@ -9,7 +9,10 @@ checkpoint and ends with exactly the generator that it would have ended with.
 
 import argparse
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -111,18 +114,20 @@ def _start_as_dcgan(module):
 
 
 class Generator(nn.Module):
-    """A fully connected layer that sorts the noise, then transposed convolutions that draw.
+    """Fully connected layers that sort the noise, then transposed convolutions that draw.
 
     Maps noise (N, latent_dim) to images (N, 1, 28, 28) in [-1, 1].
     """
 
-    def __init__(self, latent_dim=64, hidden=256, width=16):
+    def __init__(self, latent_dim=64, hidden=(512, 512, 512), width=16):
         super().__init__()
+        layers, sizes = [], [latent_dim, *hidden]
+        for inputs, outputs in pairwise(sizes):
+            layers += [nn.Linear(inputs, outputs, bias=False)]
+            layers += [nn.BatchNorm1d(outputs), nn.ReLU()]
         self.layers = nn.Sequential(
-            nn.Linear(latent_dim, hidden, bias=False),
-            nn.BatchNorm1d(hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, 2 * width * 7 * 7, bias=False),
+            *layers,
+            nn.Linear(sizes[-1], 2 * width * 7 * 7, bias=False),
             nn.Unflatten(1, (2 * width, 7, 7)),
             nn.BatchNorm2d(2 * width),
             nn.ReLU(),
@@ -208,14 +213,15 @@ def gradient_penalty(discriminator, images):
 class Design:
     """Two modules and how they are trained.
 
+    `generator(latent_dim)`, `discriminator()`: make the modules;
     `lr`, `betas`: of Adam, for both modules; `ema`: decay per step of the moving average of the
     generator, which is what draws the samples (0: the generator itself); `anneal`: whether the
     learning rate falls linearly to 0 over the second half; `penalty`, `penalty_every`: weight
     of R1 and how many steps lie between two applications of it (0: none).
     """
 
-    generator: type
-    discriminator: type
+    generator: Callable
+    discriminator: Callable
     lr: float
     betas: tuple = (0.5, 0.999)
     ema: float = 0.0
@@ -227,7 +233,7 @@ class Design:
 BEST = Design(
     Generator,
     Discriminator,
-    lr=1e-3,
+    lr=2e-3,
     betas=(0.0, 0.99),
     ema=0.999,
     anneal=True,
@@ -237,6 +243,7 @@ DESIGNS = {
     "mlp": Design(MLPGenerator, MLPDiscriminator, lr=4e-4, ema=0.999),
     "dcgan": Design(DCGANGenerator, DCGANDiscriminator, lr=2e-4, ema=0.999),
     "best": BEST,
+    "no-mapping": replace(BEST, generator=partial(Generator, hidden=())),
     "no-penalty": replace(BEST, penalty=0.0),
     "no-annealing": replace(BEST, anneal=False),
     "no-average": replace(BEST, ema=0.0),
@@ -523,7 +530,7 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
     checkpoint = args.save.with_name(args.save.name + ".checkpoint")
     if not args.save.parent.is_dir():
-        parser.error(f"argument --save: there is no folder {args.save.parent}")
+        parser.error(f"argument --save: no folder {args.save.parent} for {args.save}")
     if args.images.exists() and not args.images.is_dir():
         parser.error(f"argument --images: {args.images} is not a folder")
     if args.resume and not checkpoint.is_file():

@@ -168,7 +168,7 @@ def test_generator_learns_the_only_image_there_is():
     image = torch.zeros(28, 28)
     image[8:20, 10:18] = 1
     trainer = my_gan.Trainer(
-        image.repeat(64, 1, 1), n_epochs=0, min_steps=150, batch_size=16, latent_dim=4
+        image.repeat(64, 1, 1), "no-average", n_epochs=0, min_steps=100, batch_size=16
     )
     error = []
     for _ in range(2):
@@ -289,7 +289,7 @@ def test_help_explains_every_flag(capsys):
         ("--seed", "-1", "int of at least 0"),
         ("--design", "vae", "invalid choice"),
         ("--device", "abacus", "is not usable here"),
-        ("--save", "nowhere/generator.pt", "there is no folder nowhere"),
+        ("--save", "nowhere/generator.pt", "no folder nowhere"),
         ("--images", "file.txt", "file.txt is not a folder"),
     ],
 )
@@ -354,7 +354,7 @@ def test_interrupted_program_resumes_to_the_same_generator(here, monkeypatch, ca
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX's")
 def test_killed_program_resumes_to_the_same_generator(here):
-    arguments = [*TINY, "--min_steps", "60"]
+    arguments = [*TINY, "--min_steps", "30"]
     command = [sys.executable, my_gan.__file__, *arguments]
     process = subprocess.Popen(
         [*command, "--save", "parts.pt"], stderr=subprocess.DEVNULL
@@ -383,19 +383,29 @@ def test_resume_needs_a_checkpoint_of_the_same_settings(here, capsys):
 
 
 def test_comparison_of_designs_is_written_and_completed(here, monkeypatch):
-    monkeypatch.setattr(
-        compare_designs,
-        "step_milliseconds",
-        lambda images: dict.fromkeys(my_gan.DESIGNS, 500),
-    )
-    monkeypatch.setattr(compare_designs, "train_judge", lambda *_: judge.Judge().eval())
+    designs = {name: my_gan.DESIGNS[name] for name in ("mlp", "best")}
+    milliseconds = dict.fromkeys(designs, 500)
+    for name, value in {
+        "DESIGNS": designs,
+        "SAMPLES": 100,
+        "step_milliseconds": lambda images: milliseconds,
+        "train_judge": lambda images, labels: judge.Judge().eval(),
+    }.items():
+        monkeypatch.setattr(compare_designs, name, value)
     for seeds in ([], ["0"], ["0", "1"]):
         compare_designs.main(
             ["--seconds", "1", "--output", "table.json", "--seeds", *seeds]
         )
         table = json.loads((here / "table.json").read_text())
-        assert table["step_ms"] == dict.fromkeys(my_gan.DESIGNS, 500)
-        expected = [(design, int(seed)) for seed in seeds for design in my_gan.DESIGNS]
+        assert table["step_ms"] == milliseconds
+        expected = [(design, int(seed)) for seed in seeds for design in designs]
         assert [(run["design"], run["seed"]) for run in table["runs"]] == expected
     assert all(run["steps"] == 2 for run in table["runs"])
     assert all(0 <= run["confident_share"] <= 1 for run in table["runs"])
+
+
+def test_step_times_are_measured_for_every_design(monkeypatch):
+    monkeypatch.setattr(compare_designs, "REPEATS", 1)
+    milliseconds = compare_designs.step_milliseconds(torch.rand(64, 28, 28))
+    assert milliseconds.keys() == my_gan.DESIGNS.keys()
+    assert all(0.1 < value < 10_000 for value in milliseconds.values())
