@@ -101,3 +101,18 @@ def frechet_distance(features, reference):
     roots = torch.linalg.eigvals(cov_first @ cov_second).real.clamp(min=0).sqrt()
     trace = cov_first.trace() + cov_second.trace() - 2 * roots.sum()
     return (mean_gap.square().sum() + trace).item()
+
+
+def measure(judge, images, reference, frechet_count=None):
+    """All measures of images (N, 28, 28), as a dict of numbers, and their probabilities.
+
+    `reference` (M, 128): features of the images to which the Fréchet distance is taken, from
+    the first `frechet_count` images (default: all).
+    """
+    features, probabilities = read(judge, images)
+    return {
+        "confident_share": confident_share(probabilities),
+        "class_kl": class_kl(probabilities),
+        "classes_seen": int((class_histogram(probabilities) > 0).sum()),
+        "frechet": frechet_distance(features[:frechet_count], reference),
+    }, probabilities

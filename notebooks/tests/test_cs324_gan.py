@@ -1,6 +1,7 @@
 """CS324, the GAN: losses, modules, training, the judge, the command lines."""
 
 import copy
+import dataclasses
 import json
 import math
 import os
@@ -146,8 +147,16 @@ def test_learning_rate_is_annealed_and_history_kept():
     assert all(0 < p < 1 for p in trainer.history["d_real"] + trainer.history["d_fake"])
 
 
-def test_average_follows_the_generator():
-    trainer = tiny_trainer(design="no-average")
+@pytest.fixture
+def no_average(monkeypatch):
+    """The name of a design in which the generator itself draws the samples."""
+    design = dataclasses.replace(my_gan.BEST, ema=0.0)
+    monkeypatch.setitem(my_gan.DESIGNS, "no-average", design)
+    return "no-average"
+
+
+def test_average_follows_the_generator(no_average):
+    trainer = tiny_trainer(design=no_average)
     trainer.train()
     pairs = zip(
         trainer.averaged_generator().parameters(), trainer.generator.parameters()
@@ -164,11 +173,11 @@ def test_average_follows_the_generator():
     assert 0 < moved < far
 
 
-def test_generator_learns_the_only_image_there_is():
+def test_generator_learns_the_only_image_there_is(no_average):
     image = torch.zeros(28, 28)
     image[8:20, 10:18] = 1
     trainer = my_gan.Trainer(
-        image.repeat(64, 1, 1), "no-average", n_epochs=0, min_steps=100, batch_size=16
+        image.repeat(64, 1, 1), no_average, n_epochs=0, min_steps=100, batch_size=16
     )
     error = []
     for _ in range(2):
@@ -210,6 +219,11 @@ def test_checkpoint_of_other_settings_is_refused():
     state = tiny_trainer(latent_dim=3).state_dict()
     with pytest.raises(ValueError, match="latent_dim = 3, got 4"):
         tiny_trainer(latent_dim=4).load_state_dict(state)
+
+
+def test_unknown_design_is_refused():
+    with pytest.raises(ValueError, match="design must be one of mlp, .*, got 'vae'"):
+        tiny_trainer(design="vae")
 
 
 @pytest.mark.parametrize("batch_size", [1, 101])
@@ -380,6 +394,10 @@ def test_resume_needs_a_checkpoint_of_the_same_settings(here, capsys):
     with pytest.raises(SystemExit):
         my_gan.main([*TINY, "--resume", "--seed", "3"])
     assert "made with seed = 0, got 3" in capsys.readouterr().err
+    (here / "mnist_generator.pt.checkpoint").write_text("not a checkpoint")
+    with pytest.raises(SystemExit):
+        my_gan.main([*TINY, "--resume"])
+    assert "is not a checkpoint" in capsys.readouterr().err
 
 
 def test_comparison_of_designs_is_written_and_completed(here, monkeypatch):
