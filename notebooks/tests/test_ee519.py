@@ -10,7 +10,7 @@ import mytorch
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from mytorch import (
     MLP,
@@ -35,10 +35,6 @@ from parity import (
     relative_difference,
 )
 from torch import nn
-
-# the first example of a test pays for the warming up of NumPy and PyTorch
-settings.register_profile("coursework", deadline=None)
-settings.load_profile("coursework")
 
 MODULES = sorted(Path(mytorch.__file__).parent.glob("*.py"))
 LOSSES = {MSELoss: nn.MSELoss, CrossEntropyLoss: nn.CrossEntropyLoss}
