@@ -41,7 +41,9 @@ def test_no_error_stderr_or_machine_path_is_saved(notebook):
             assert output.output_type != "error"
             assert output.get("name") != "stderr"
             texts = [v for k, v in output.get("data", {}).items() if "image" not in k]
-            assert not MACHINE.search(output.get("text", "") + " ".join(map(str, texts)))
+            assert not MACHINE.search(
+                output.get("text", "") + " ".join(map(str, texts))
+            )
 
 
 def test_cells_fit_on_a_printed_page(notebook):
