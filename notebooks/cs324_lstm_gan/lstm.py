@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from vanilla_rnn import check_inputs, check_sizes
+from vanilla_rnn import add_parameters, check_inputs, check_sizes
 
 FORGET_STARTS = ("chrono", "one", "zero")
 
@@ -56,10 +56,7 @@ class LSTM(nn.Module):
         shapes |= {f"W_{gate}h": (hidden_dim, hidden_dim) for gate in "gifo"}
         shapes |= {f"b_{gate}": (hidden_dim,) for gate in "gifo"}
         shapes |= {"W_ph": (output_dim, hidden_dim), "b_p": (output_dim,)}
-        bound = hidden_dim**-0.5
-        for name, shape in shapes.items():
-            value = torch.empty(shape).uniform_(-bound, bound)
-            self.register_parameter(name, nn.Parameter(value))
+        add_parameters(self, shapes, bound=hidden_dim**-0.5)
         with torch.no_grad():
             if forget_start == "chrono":
                 self.b_f.uniform_(1, max(seq_length - 1, 1)).log_()
@@ -86,22 +83,24 @@ class LSTM(nn.Module):
         b = torch.cat([self.b_g, self.b_i, self.b_f, self.b_o])
         # W_x x(t) + b does not depend on h: all time steps at once, before the loop. As in the
         # equations, a state is a column (hidden_dim,), here one for each sequence of the batch.
-        batch, time, input_dim = x.shape
-        columns = x.permute(2, 1, 0).reshape(input_dim, time * batch)
-        inputs = torch.addmm(b[:, None], W_x, columns).view(len(b), time, batch)
+        batch, time, _ = x.shape
+        W_x = W_x.expand(time, -1, -1)  # a view: one matrix for all time steps
+        inputs = torch.baddbmm(b[:, None], W_x, x.permute(1, 2, 0))
         h = c = x.new_zeros(len(self.b_g), batch)
-        for input_t in inputs.unbind(1):
+        # The underscores mean "in place": less memory to fill saves time. Autograd allows it on
+        # the parts of an `unsafe` split, provided that the whole is not used again.
+        for a in inputs.flatten(0, 1).unsafe_chunk(time):
             # what stands inside the brackets of (1) to (4): W_x x(t) + W_h h(t-1) + b
-            a = torch.addmm(input_t, W_h, h)
+            a.addmm_(W_h, h)
             a_g, a_ifo = a.unsafe_split_with_sizes([len(h), 3 * len(h)])
             # g(t) = tanh(W_gx x(t) + W_gh h(t-1) + b_g)      (1)
-            g = torch.tanh(a_g)
+            g = a_g.tanh_()
             # i(t) = sigmoid(W_ix x(t) + W_ih h(t-1) + b_i)   (2)
             # f(t) = sigmoid(W_fx x(t) + W_fh h(t-1) + b_f)   (3)
             # o(t) = sigmoid(W_ox x(t) + W_oh h(t-1) + b_o)   (4)
-            i, f, o = torch.sigmoid(a_ifo).unsafe_chunk(3)
+            i, f, o = a_ifo.sigmoid_().unsafe_chunk(3)
             # c(t) = g(t) * i(t) + c(t-1) * f(t)              (5)
-            c = torch.addcmul(g * i, c, f)
+            c = g * i + c * f
             # h(t) = tanh(c(t)) * o(t)                        (6)
             h = torch.tanh(c) * o
             yield State(g, i, f, o, c, h)

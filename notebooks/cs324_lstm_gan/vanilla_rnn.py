@@ -48,14 +48,12 @@ class VanillaRNN(nn.Module):
                 f"recurrent_start must be one of {RECURRENT_STARTS}, "
                 f"got {recurrent_start!r}"
             )
-        bound = hidden_dim**-0.5
-        for name, shape in [
-            ("W_hx", (hidden_dim, input_dim)),
-            ("W_hh", (hidden_dim, hidden_dim)),
-            ("W_ph", (output_dim, hidden_dim)),
-        ]:
-            value = torch.empty(shape).uniform_(-bound, bound)
-            self.register_parameter(name, nn.Parameter(value))
+        shapes = {
+            "W_hx": (hidden_dim, input_dim),
+            "W_hh": (hidden_dim, hidden_dim),
+            "W_ph": (output_dim, hidden_dim),
+        }
+        add_parameters(self, shapes, bound=hidden_dim**-0.5)
         if recurrent_start == "orthogonal":
             nn.init.orthogonal_(self.W_hh)
         self.b_h = nn.Parameter(torch.zeros(hidden_dim))
@@ -75,14 +73,21 @@ class VanillaRNN(nn.Module):
         """Yield the `State` of each time step; raises ValueError for another shape of x."""
         check_inputs(x, self.W_hx.shape[1])
         # W_hx x(t) + b_h does not depend on h: all time steps at once, before the loop.
-        batch, time, input_dim = x.shape
-        columns = x.permute(2, 1, 0).reshape(input_dim, time * batch)
-        inputs = torch.addmm(self.b_h[:, None], self.W_hx, columns)
+        batch, time, _ = x.shape
+        W_hx = self.W_hx.expand(time, -1, -1)  # a view: one matrix for all time steps
+        inputs = torch.baddbmm(self.b_h[:, None], W_hx, x.permute(1, 2, 0))
         h = x.new_zeros(len(self.b_h), batch)
-        for input_t in inputs.view(len(h), time, batch).unbind(1):
-            # h(t) = tanh(W_hx x(t) + W_hh h(t-1) + b_h)
-            h = torch.tanh(torch.addmm(input_t, self.W_hh, h))
+        for a in inputs.flatten(0, 1).unsafe_chunk(time):
+            # h(t) = tanh(W_hx x(t) + W_hh h(t-1) + b_h), in place as in lstm.py
+            h = a.addmm_(self.W_hh, h).tanh_()
             yield State(h)
+
+
+def add_parameters(model, shapes, bound):
+    """Give the model parameters of these names and shapes, uniform in +-bound."""
+    for name, shape in shapes.items():
+        value = torch.empty(shape).uniform_(-bound, bound)
+        model.register_parameter(name, nn.Parameter(value))
 
 
 def check_sizes(**sizes):
