@@ -50,7 +50,11 @@ class Config:
     learning_rate: float = setting(0.01, "learning rate of RMSprop")
     train_steps: int = setting(1500, "training steps at most", 1)
     max_norm: float = setting(1.0, "norm to which longer gradients are clipped")
-    device: str = setting("cpu", "where to compute: cpu, cuda, mps, ...")
+    device: str = setting(
+        "cpu",
+        "where to compute: cpu, cuda, mps, ...; so small a network fits a CPU core, and "
+        "there is one run per core",
+    )
     seed: int = setting(0, "seed of the starting weights and of the palindromes", 0)
     forget_start: str = setting(
         "chrono", f"how the LSTM's forget gates start: {', '.join(FORGET_STARTS)}"
@@ -319,7 +323,8 @@ def main(arguments=None):
         return 130
     for row in rows:
         print(
-            f"{row['model_type']}, length {row['input_length']}, seed {row['seed']}: "
+            f"{row['model_type']}, length {row['input_length']}, "
+            f"learning rate {row['learning_rate']:g}, seed {row['seed']}: "
             f"held-out accuracy {row['accuracy']:.2%} after {row['steps']} steps"
         )
     if table:

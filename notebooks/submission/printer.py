@@ -479,15 +479,21 @@ def _results(text):
 
 
 def _flat(results, prefix=""):
-    """(name, value) of each entry of a nested dict, as texts."""
+    """(name, value) of each innermost dict and each other entry of a nested dict, as texts."""
     for key, value in results.items():
         name = prefix + str(key).replace("_", " ")
-        if isinstance(value, dict):
+        if not isinstance(value, dict):
+            yield name, _shown(value)
+        elif any(isinstance(inner, dict) for inner in value.values()):
             yield from _flat(value, f"{name}, ")
         else:
-            values = value if isinstance(value, list) else [value]
-            shown = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in values)
-            yield name, ", ".join(shown)
+            yield name, "; ".join(f"{k}: {_shown(v)}" for k, v in value.items())
+
+
+def _shown(value):
+    """A number, a text, or a list of them, to four digits."""
+    values = value if isinstance(value, list) else [value]
+    return ", ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in values)
 
 
 def _raster_in_svg(encoded, metadata):

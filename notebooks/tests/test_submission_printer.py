@@ -393,10 +393,9 @@ def test_long_names_and_headings_stay_in_the_header():
     assert "page 1 of 1" in pages(pdf)[0]
 
 
-def test_output_of_many_digits_is_printed_at_once():
-    start = time.perf_counter()
-    printed(code("x", stream("7" * 100_000 + " 5%|")))
-    assert time.perf_counter() - start < 5
+def test_output_of_many_digits_is_printed():
+    """A search for progress bars that backtracks would not end here."""
+    assert "77775%|" in text_of(code("x", stream("7" * 100_000 + " 5%|")))
 
 
 def test_pictures_in_markdown():
@@ -746,22 +745,3 @@ def test_the_same_notebook_gives_the_same_bytes(saved):
         [sys.executable, "-c", code], capture_output=True, check=True
     )
     assert second.stdout == first
-
-
-def test_a_notebook_is_printed_within_two_seconds():
-    cells = []
-    for number in range(15):
-        cells += [
-            markdown(
-                f"## Section {number}\nProse with $x_{number}^2$.\n\n$$\\sum_i x_i$$"
-            ),
-            code("def f(x):\n    return x\n" * 8, stream("line\n" * 8)),
-            code("plot()", shown({"image/png": figure()})),
-        ]
-    printed(cells[0])  # loads the fonts
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        assert len(pages(printed(*cells))) > 8
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 2
