@@ -1,10 +1,11 @@
-"""Train each design of my_gan.py for the same time and judge what it draws.
+"""Train designs of my_gan.py for the same time, or number of epochs, and judge what they draw.
 
-    python compare_designs.py --seconds 60 --seeds 0 1 --output designs.json
+    python compare_designs.py --seconds 60 --output designs.json
+    python compare_designs.py --n_epochs 12 --designs best no-penalty --output penalty.json
 
-makes designs.json, the table that gan.ipynb shows. How long a step takes is measured first,
-the designs taking turns on one core; the steps that fit into `--seconds` follow from it, and so
-does the schedule of a run. The runs themselves then depend on the seed alone.
+make the tables that gan.ipynb shows. With `--seconds`, how long a step takes is measured first,
+the designs taking turns on one core; the steps that fit follow from it, and so does the schedule
+of a run. The runs themselves then depend on the seed alone.
 """
 
 import argparse
@@ -18,27 +19,33 @@ from my_gan import DESIGNS, Trainer, draw, number
 import helpers
 
 SAMPLES = 5000  # images that each run is judged on
-REPEATS = 100  # of a step, when it is timed
+REPEATS = 20  # of a block of steps, when it is timed
 
 
-def step_milliseconds(images):
-    """The median time of one step of each design, on one core."""
+def step_milliseconds(images, designs):
+    """The time of one step of each design on one core: the median of blocks of eight.
+
+    A block holds one step with the gradient penalty, which is applied at every eighth.
+    """
     trainers = {
-        name: Trainer(images, name, n_epochs=0, min_steps=10**6) for name in DESIGNS
+        name: Trainer(images, name, n_epochs=0, min_steps=10**6) for name in designs
     }
-    steps = {name: trainer.step for name, trainer in trainers.items()}
+    blocks = {
+        name: lambda trainer=trainer: [trainer.step() for _ in range(8)]
+        for name, trainer in trainers.items()
+    }
     with helpers.threads(1):
-        seconds = helpers.median_seconds(steps, repeats=REPEATS)
-    return {name: 1000 * value for name, value in seconds.items()}
+        seconds = helpers.median_seconds(blocks, repeats=REPEATS)
+    return {name: 1000 * value / 8 for name, value in seconds.items()}
 
 
-def judged(design, seed, steps, data, judge, reference):
-    """One row of the table: a design trained for `steps` steps from `seed`."""
-    trainer = Trainer(data.train_images, design, n_epochs=0, min_steps=steps, seed=seed)
+def judged(trainer, judge, reference):
+    """One row of the table: what a design draws after its training."""
     with helpers.threads(1):
         trainer.train()
     modules = trainer.generator, trainer.discriminator
-    row = {"design": design, "seed": seed, "steps": steps}
+    row = {name: trainer.settings[name] for name in ("design", "seed")}
+    row["steps"] = trainer.step_count
     row["parameters"] = sum(
         p.numel() for module in modules for p in module.parameters()
     )
@@ -55,12 +62,17 @@ def main(arguments=None):
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add(
+    duration = parser.add_mutually_exclusive_group()
+    duration.add_argument(
         "--seconds",
         type=number(float, 1),
         default=60,
         help="of one core, for each run",
     )
+    duration.add_argument(
+        "--n_epochs", type=number(int, 1), help="passes over the data, for each run"
+    )
+    add("--designs", nargs="+", choices=DESIGNS, default=list(DESIGNS), help="which")
     add(
         "--seeds",
         type=number(int, 0),
@@ -75,22 +87,41 @@ def main(arguments=None):
         help="where the table goes; one that exists there is completed",
     )
     args = parser.parse_args(arguments)
+    if not args.output.parent.is_dir():
+        parser.error(f"argument --output: no folder {args.output.parent}")
     data = helpers.load_mnist()
+    images = data.train_images
+    wanted = {"n_epochs": args.n_epochs} if args.n_epochs else {"seconds": args.seconds}
+    wanted["images"] = len(images)
+    table = wanted | {"runs": []}
     if args.output.exists():
         table = json.loads(args.output.read_text())
-    else:
-        milliseconds = step_milliseconds(data.train_images)
-        table = {"seconds": args.seconds, "step_ms": milliseconds, "runs": []}
-        args.output.write_text(json.dumps(table, indent=1))
+        if not wanted.items() <= table.items():
+            parser.error(
+                f"argument --output: {args.output} has runs of another length or on other "
+                "images"
+            )
+    if not args.n_epochs:
+        known = table.setdefault("step_ms", {})
+        missing = [design for design in args.designs if design not in known]
+        known |= step_milliseconds(images, missing)
+    args.output.write_text(json.dumps(table, indent=1))
 
-    judge = train_judge(data.train_images, data.train_labels)
-    reference, _ = read(judge, data.train_images)
     done = {(run["design"], run["seed"]) for run in table["runs"]}
-    for seed, design in itertools.product(args.seeds, DESIGNS):
-        if (design, seed) not in done:
-            steps = int(1000 * table["seconds"] / table["step_ms"][design])
-            table["runs"].append(judged(design, seed, steps, data, judge, reference))
-            args.output.write_text(json.dumps(table, indent=1))
+    pairs = itertools.product(args.seeds, args.designs)
+    to_do = [(design, seed) for seed, design in pairs if (design, seed) not in done]
+    if not to_do:
+        return
+    judge = train_judge(images, data.train_labels)
+    reference, _ = read(judge, images)
+    for design, seed in to_do:
+        duration = {"n_epochs": args.n_epochs, "min_steps": 1}
+        if not args.n_epochs:
+            steps = int(1000 * args.seconds / table["step_ms"][design])
+            duration = {"n_epochs": 0, "min_steps": steps}
+        trainer = Trainer(images, design, seed=seed, **duration)
+        table["runs"].append(judged(trainer, judge, reference))
+        args.output.write_text(json.dumps(table, indent=1))
 
 
 if __name__ == "__main__":

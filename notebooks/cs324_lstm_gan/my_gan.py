@@ -8,13 +8,11 @@ checkpoint and ends with exactly the generator that it would have ended with.
 """
 
 import argparse
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from pickle import UnpicklingError
 
 import matplotlib.pyplot as plt
 import torch
@@ -32,7 +30,7 @@ class MLPGenerator(nn.Module):
     Maps noise (N, latent_dim) to images (N, 1, 28, 28) in [-1, 1].
     """
 
-    def __init__(self, latent_dim=100):
+    def __init__(self, latent_dim=64):
         super().__init__()
         layers = [nn.Linear(latent_dim, 128), nn.LeakyReLU(0.2)]
         for inputs, outputs in [(128, 256), (256, 512), (512, 1024)]:
@@ -69,7 +67,7 @@ class DCGANGenerator(nn.Module):
     Maps noise (N, latent_dim) to images (N, 1, 28, 28) in [-1, 1].
     """
 
-    def __init__(self, latent_dim=100, width=32):
+    def __init__(self, latent_dim=64, width=32):
         super().__init__()
         self.layers = nn.Sequential(
             nn.Linear(latent_dim, 2 * width * 7 * 7, bias=False),
@@ -432,13 +430,6 @@ def draw(generator, noise):
 
 
 # ------------------------------------------------------------------------ command line
-def save_atomically(state, path):
-    """torch.save that leaves the old file or the new one, whenever it is interrupted."""
-    aside = path.with_name(path.name + ".incomplete")
-    torch.save(state, aside)
-    os.replace(aside, path)
-
-
 def grid(images):
     """Images (25, 28, 28) as one picture of 5 x 5: (140, 140)."""
     return images.unflatten(0, (5, 5)).transpose(1, 2).reshape(5 * 28, 5 * 28)
@@ -460,15 +451,12 @@ def number(kind, least, above=False):
     return parse
 
 
-def usable_device(text):
-    """An argparse type: the name of a device on which a tensor can be made."""
+def device(text):
+    """An argparse type: the name of a device that can be used."""
     try:
-        torch.empty(1, device=text)
-    except (RuntimeError, AssertionError) as error:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not usable here ({error})"
-        ) from None
-    return torch.device(text)
+        return helpers.usable_device(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def build_parser():
@@ -501,7 +489,7 @@ def build_parser():
     add("--seed", type=number(int, 0), default=0, help="of everything that is random")
     add(
         "--device",
-        type=usable_device,
+        type=device,
         default=str(helpers.device()),
         help="cpu, cuda, mps, ...",
     )
@@ -522,7 +510,8 @@ def build_parser():
     add(
         "--resume",
         action="store_true",
-        help="go on from PATH.checkpoint, with the same settings",
+        help="go on from PATH.checkpoint, with the same settings; without this flag a new run "
+        "overwrites it",
     )
     return parser
 
@@ -530,6 +519,8 @@ def build_parser():
 def main(arguments=None):
     parser = build_parser()
     args = parser.parse_args(arguments)
+    if args.save.is_dir():
+        parser.error(f"argument --save: {args.save} is a folder, not a file")
     checkpoint = args.save.with_name(args.save.name + ".checkpoint")
     if not args.save.parent.is_dir():
         parser.error(f"argument --save: no folder {args.save.parent} for {args.save}")
@@ -552,9 +543,8 @@ def main(arguments=None):
     try:
         trainer = Trainer(images, device=args.device, **settings)
         if args.resume:
-            trainer.load_state_dict(torch.load(checkpoint, map_location="cpu"))
-    except UnpicklingError:
-        parser.error(f"argument --resume: {checkpoint} is not a checkpoint")
+            keys = trainer.state_dict().keys()
+            trainer.load_state_dict(helpers.load_checkpoint(checkpoint, keys))
     except ValueError as error:
         parser.error(str(error))
     args.images.mkdir(parents=True, exist_ok=True)
@@ -565,15 +555,17 @@ def main(arguments=None):
             samples = draw(trainer.averaged_generator(), trainer.fixed_noise(25))
             path = args.images / f"{count:06d}.png"
             plt.imsave(path, grid(samples).cpu(), cmap="gray_r", vmin=0, vmax=1)
-            save_atomically(trainer.state_dict(), checkpoint)
+            helpers.save_checkpoint(trainer.state_dict(), checkpoint)
 
     try:
         if not args.resume:
             write(0)
         trainer.train(after_step=write)
     except KeyboardInterrupt:
-        parser.exit(130, f"Interrupted; --resume goes on from {checkpoint}\n")
-    save_atomically(trainer.averaged_generator().state_dict(), args.save)
+        known = checkpoint.exists()
+        again = f"; --resume goes on from {checkpoint}" if known else ""
+        parser.exit(130, f"Interrupted{again}\n")
+    helpers.save_checkpoint(trainer.averaged_generator().state_dict(), args.save)
     print(f"{trainer.step_count:,} steps; the generator is in {args.save}")
 
 

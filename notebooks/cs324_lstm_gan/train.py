@@ -9,7 +9,6 @@ import csv
 import dataclasses
 import itertools
 import math
-import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,9 +20,17 @@ from lstm import FORGET_STARTS, LSTM
 from torch import nn
 from vanilla_rnn import RECURRENT_STARTS, VanillaRNN
 
-from helpers import progress, seed_everything, threads
+from helpers import (
+    load_checkpoint,
+    progress,
+    save_checkpoint,
+    seed_everything,
+    threads,
+    usable_device,
+)
 
-VALIDATION_SEED, TEST_SEED = 2**40, 2**41  # no run is trained with these
+# of the evaluation's draws; it is the split that keeps them from what is trained on
+VALIDATION_SEED, TEST_SEED = 2**40, 2**41
 VALIDATION_BATCHES, TEST_BATCHES, EVALUATION_BATCH = 1, 10, 1000
 
 
@@ -92,14 +99,7 @@ class Config:
                 raise ValueError(
                     f"{name} must be one of {accepted}, got {getattr(self, name)!r}"
                 )
-        try:
-            torch.empty(1, device=self.device)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(
-                f"device must be one that PyTorch can use here, such as cpu, "
-                f"got {self.device!r} ({reason})"
-            ) from None
+        usable_device(self.device)
 
     def model(self):
         """A new network, on the device."""
@@ -143,14 +143,15 @@ def train(config, checkpoint=None, show_progress=False):
 
     With `checkpoint` (a path) the state is saved there at each evaluation, and a file that is
     there already is resumed from: step s always trains on batch s, so an interruption changes
-    nothing in the result. Raises ValueError when that file belongs to another configuration.
+    nothing in the result. Raises ValueError when that file is damaged, of another configuration
+    or further on than `train_steps`.
     """
     seed_everything(config.seed)
     model = config.model()
     optimizer = torch.optim.RMSprop(model.parameters(), lr=config.learning_rate)
     history = []
     if checkpoint is not None and Path(checkpoint).exists():
-        history = load_checkpoint(checkpoint, config, model, optimizer)
+        history = resume(checkpoint, config, model, optimizer)
     training = config.dataset("train", config.seed)
     validation = config.dataset("held_out", VALIDATION_SEED)
     start = history[-1][0] if history else 0
@@ -178,7 +179,13 @@ def train(config, checkpoint=None, show_progress=False):
                 history.append([step, score])
                 bar.set_postfix(loss=f"{loss.item():.4f}", accuracy=f"{score:.1%}")
                 if checkpoint is not None:
-                    save_checkpoint(checkpoint, config, model, optimizer, history)
+                    state = {
+                        "config": asdict(config),
+                        "model": model.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "history": history,
+                    }
+                    save_checkpoint(state, checkpoint)
         test = config.dataset("held_out", TEST_SEED)
         test_accuracy = accuracy(model, test, TEST_BATCHES, config.device)
     return model, {
@@ -194,22 +201,9 @@ def reached(history, target):
     return len(history) > 1 and min(history[-2][1], history[-1][1]) >= target
 
 
-def save_checkpoint(path, config, model, optimizer, history):
-    """Write the state of a run, whole or not at all."""
-    state = {
-        "config": asdict(config),
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "history": history,
-    }
-    aside = f"{path}.incomplete"
-    torch.save(state, aside)
-    os.replace(aside, path)
-
-
-def load_checkpoint(path, config, model, optimizer):
-    """Restore the state of a run; returns its history."""
-    state = torch.load(path, map_location=config.device, weights_only=True)
+def resume(path, config, model, optimizer):
+    """Restore the state of a run from its checkpoint; returns its history."""
+    state = load_checkpoint(path, ("config", "model", "optimizer", "history"))
     differing = [
         f"{name} {state['config'].get(name)!r} there, {value!r} here"
         for name, value in asdict(config).items()
@@ -217,9 +211,15 @@ def load_checkpoint(path, config, model, optimizer):
     ]
     if differing:
         raise ValueError(f"checkpoint {path} is of another run: {'; '.join(differing)}")
+    history = state["history"]
+    if history[-1][0] > config.train_steps:
+        raise ValueError(
+            f"train_steps must be at least {history[-1][0]}, the steps that checkpoint {path} "
+            f"has, got {config.train_steps}"
+        )
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    return state["history"]
+    return history
 
 
 # ------------------------------------------------------------------------------ sweeps
@@ -304,6 +304,8 @@ def main(arguments=None):
     for name, path in [("table", table), ("checkpoint", checkpoint)]:
         if path is not None and not Path(path).parent.is_dir():
             command.error(f"{name} must be in an existing folder, got {path}")
+        if path is not None and Path(path).is_dir():
+            command.error(f"{name} must be a file, got the folder {path}")
     try:
         configs = combinations(**values)
         if len(configs) > 1 and checkpoint is not None:

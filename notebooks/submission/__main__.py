@@ -84,6 +84,10 @@ def build(names, student, output, execute=False):
                 finished.append(path.relative_to(aside))
                 print(f"made {finished[-1]}", flush=True)
         for path in finished:
+            target = output / path
+            if target.is_dir() or target.parent.exists() and not target.parent.is_dir():
+                raise BuildError(f"nothing was written: {target} is in the way.")
+        for path in finished:
             (output / path).parent.mkdir(exist_ok=True)
             os.replace(aside / path, output / path)
     print(f"\nIn {output}:")

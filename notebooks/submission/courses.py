@@ -18,6 +18,7 @@ LONGEST = (
     100  # bytes of a name: two of them and an ending fit in the 255 of a file name
 )
 JOINERS = str.maketrans("", "", "\u200c\u200d")  # in Persian and Indian names
+FILLERS = "\u115f\u1160\u3164\uffa0"  # letters that nobody can see
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the date of every file in an archive
 
 
@@ -45,9 +46,10 @@ class Student:
                     f"{shown} has a path separator, '..' or a control character in it: "
                     "give it as the course displays it."
                 )
-            if not file_name(value):
+            letters = unicodedata.normalize("NFKC", file_name(value))
+            if not any(c.isalnum() and c not in FILLERS for c in letters):
                 raise ValueError(f"{shown} has no letter or digit in it.")
-            if len(value.encode()) > LONGEST:
+            if max(len(text.encode()) for text in (value, file_name(value))) > LONGEST:
                 raise ValueError(f"{shown} is longer than {LONGEST} bytes in UTF-8.")
 
     @property
@@ -113,14 +115,14 @@ def _missing(notebook, wanted):
         for _, title in headings(cell.source)
     ]
     for words in wanted:
-        pattern = re.compile(rf"(?<!\w){re.escape(words)}(?!\w)", re.IGNORECASE)
+        pattern = re.compile(rf"(?<![\w.]){re.escape(words)}(?!\w)", re.IGNORECASE)
         if not any(map(pattern.search, titles)):
             yield f"no heading says {words!r}."
 
 
 def _not_executed(notebook):
-    """One sentence for each code cell that was not run, in order and without an error."""
-    expected = 0
+    """One sentence for each cell that failed, and one for the first that was not run in order."""
+    expected, in_order = 0, True
     for position, cell in enumerate(notebook.cells, 1):
         if cell.cell_type != "code" or not cell.source.strip():
             continue
@@ -129,9 +131,11 @@ def _not_executed(notebook):
         number = cell.execution_count
         if errors:
             yield f"cell {position} ended with {errors[0].ename}: {errors[0].evalue}"
-        elif number is None:
+        elif in_order and number is None:
+            in_order = False
             yield f"cell {position} was not executed (build with --execute)."
-        elif number != expected:
+        elif in_order and number != expected:
+            in_order = False
             yield (
                 f"cell {position} has the execution number {number} instead of {expected}: "
                 "not run in order from a fresh kernel (build with --execute)."
@@ -143,20 +147,30 @@ QUESTION = r"Question (\d+)\b"
 
 
 def cut_at_questions(notebook):
-    """The notebook as one notebook per question; what precedes the first belongs to it."""
-    parts = [[]]
+    """The notebook as one notebook per question; what precedes the first belongs to it.
+
+    Raises PrintError unless there are questions 1, 2 and 3, in this order.
+    """
+    parts, numbers = [[]], []
     for cell in notebook.cells:
         if cell.cell_type != "markdown":
             parts[-1].append(cell)
             continue
         lines = cell.source.split("\n")
-        titles = [n for n, title in headings(cell.source) if re.match(QUESTION, title)]
+        matches = {n: re.match(QUESTION, title) for n, title in headings(cell.source)}
+        titles = {n: match[1] for n, match in matches.items() if match}
+        numbers += titles.values()
         for start, end in pairwise(sorted({0, *titles, len(lines)})):
             if start in titles:
                 parts.append([])
             source = "\n".join(lines[start:end])
             if source.strip():
                 parts[-1].append(nbformat.from_dict({**cell, "source": source}))
+    if numbers != ["1", "2", "3"]:
+        raise PrintError(
+            "The programming notebook must have the headings Question 1, Question 2 and "
+            f"Question 3 in this order, once each; it has {', '.join(numbers) or 'none'}."
+        )
     before, first, *others = parts
     return [
         nbformat.from_dict({**notebook, "cells": cells})
@@ -218,9 +232,9 @@ def _build_cs324(folder, student):
         hide_code=True,
     )
     files = {"report.pdf": to_pdf(notebooks, page), "README.md": HOW_TO_RUN.encode()}
-    for path in folder.iterdir():
-        if path.suffix in (".py", ".ipynb", ".csv", ".json"):
-            files[path.name] = path.read_bytes()
+    course = COURSES["cs324"]
+    for name in (*course.headings, *course.sources):
+        files[name] = (folder / name).read_bytes()
     files["helpers.py"] = (ROOT / "helpers.py").read_bytes()
     pinned = (ROOT / "requirements.txt").read_text().splitlines(keepends=True)
     files["requirements.txt"] = "".join(
@@ -291,7 +305,12 @@ COURSES = {
             "palindrome_lstm.ipynb": ("Task 1", "Task 2"),
             "gan.ipynb": ("Task 1", "Task 2", "Task 3"),
         },
-        sources=("dataset.py", "vanilla_rnn.py", "lstm.py", "train.py", "my_gan.py"),
+        sources=(
+            *("dataset.py", "vanilla_rnn.py", "lstm.py", "train.py"),
+            *("my_gan.py", "judge.py", "compare_designs.py"),
+            *("learning_rates.csv", "ten_seeds_lstm.csv", "ten_seeds_rnn.csv"),
+            *("designs.json", "penalty.json"),
+        ),
         needs=("first_name", "last_name", "student_number"),
         build=_build_cs324,
     ),

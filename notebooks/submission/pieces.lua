@@ -10,6 +10,7 @@
 local MAX_COLUMNS = 24 -- a wider table is cut into bands that repeat its first column
 local SHORT_TABLE = 15 -- rows of a table that is not to be broken between pages
 local MAX_WORD = 40 -- a longer word may be broken anywhere, so that it stays on the page
+local LINE = 90 -- characters on a line of a table
 
 local MARKDOWN = 'gfm+tex_math_dollars-tex_math_gfm-alerts-emoji-footnotes'
   .. '-yaml_metadata_block'
@@ -25,9 +26,9 @@ local function quoted(text)
   return '"' .. escaped .. '"'
 end
 
-local function breakable(text)
+local function breakable(text, longest)
   return (text:gsub('%S+', function(word)
-    if utf8.len(word) == nil or utf8.len(word) <= MAX_WORD then
+    if utf8.len(word) == nil or utf8.len(word) <= (longest or MAX_WORD) then
       return word
     end
     local pieces = {}
@@ -72,6 +73,7 @@ local function formula(math)
     -- a space beside a dollar is not one between bars: it says that this is a display
     typst = typst:gsub('([^$])%s+' .. bar, '%1' .. bar):gsub(bar .. '%s+([^$])', bar .. '%1')
   end
+  typst = typst:gsub('mat%(delim: "%(", upright%("\u{e000}"%)', 'mat(delim: #none, ')
   -- \boxed: a formula in the formula is not one to be centred on the page
   typst = typst:gsub('#box%([^[]*%[%$ (.-) %$%]%)', '#boxed($display(%1)$)')
   typst = typst:gsub('%s+$', '')
@@ -80,6 +82,19 @@ local function formula(math)
     typst = '#tagged("' .. tag .. '", ' .. body .. ' $)'
   end
   return pandoc.RawInline('typst', typst)
+end
+
+-- The blocks of a cell: words that are too long for its column may be broken, and what looks
+-- like the start of a list or a heading is text.
+local function in_table(blocks, longest)
+  blocks = pandoc.Blocks(blocks):walk { Str = function(str)
+    return pandoc.Str(breakable(str.text, math.max(longest, 4)))
+  end }
+  local first = blocks[1]
+  if first and (first.t == 'Plain' or first.t == 'Para') then
+    first.content:insert(1, pandoc.RawInline('typst', '#[]'))
+  end
+  return blocks
 end
 
 -- A table as one or more, none of them too wide; a short one stays on one page.
@@ -101,9 +116,17 @@ local function bands(simple)
       end
       return cells
     end
+    local columns = #cut(simple.aligns)
+    local function narrow(row)
+      local cells = cut(row)
+      for index, cell in ipairs(cells) do
+        cells[index] = in_table(cell, LINE // columns)
+      end
+      return cells
+    end
     local rows = {}
     for index, row in ipairs(simple.rows) do
-      rows[index] = cut(row)
+      rows[index] = narrow(row)
     end
     local aligns = cut(simple.aligns)
     local widths = {}
@@ -111,11 +134,11 @@ local function bands(simple)
       widths[index] = 0
     end
     local band =
-      pandoc.SimpleTable(simple.caption, aligns, widths, cut(simple.headers), rows)
+      pandoc.SimpleTable(simple.caption, aligns, widths, narrow(simple.headers), rows)
     tables:insert(pandoc.utils.from_simple_table(band))
   end
   if #simple.rows <= SHORT_TABLE then
-    tables:insert(1, pandoc.RawBlock('typst', '#block(breakable: false)['))
+    tables:insert(1, pandoc.RawBlock('typst', '#whole['))
     tables:insert(pandoc.RawBlock('typst', ']'))
   end
   return tables
@@ -154,7 +177,12 @@ local clean = {
     return pandoc.RawBlock('typst', call)
   end,
   Str = function(str)
-    return pandoc.Str(breakable(str.text))
+    local text = breakable(str.text)
+    if text:find('%-%-') or text:find('%.%.%.') or text:find('%-%?') then
+      -- which Typst would take for dashes, an ellipsis and a place to hyphenate
+      return pandoc.RawInline('typst', '#' .. quoted(text) .. ';')
+    end
+    return pandoc.Str(text)
   end,
   Link = function(link)
     if link.target:match('^https?://') or link.target:match('^mailto:') then
@@ -195,7 +223,7 @@ local function to_typst(piece)
   if piece.format == 'html' then
     blocks = read_html(piece.text)
   else
-    blocks = pandoc.read(piece.text, MARKDOWN, nil, {}).blocks:walk(clean)
+    blocks = pandoc.read(piece.text .. '\n', MARKDOWN, nil, {}).blocks:walk(clean)
   end
   return pandoc.write(pandoc.Pandoc(blocks), TYPST, OPTIONS)
 end

@@ -21,7 +21,7 @@ import nbformat
 import pypandoc
 import typst
 from nbconvert.exporters import Exporter
-from nbconvert.filters.ansi import ansi2html
+from nbconvert.filters.ansi import ansi2html, strip_ansi
 from nbconvert.utils.exceptions import ConversionException
 from PIL import Image
 from traitlets import Bool, Unicode
@@ -34,9 +34,9 @@ FONT_FOLDERS = {  # package: where its fonts are
 }
 RASTER = ("image/png", "image/jpeg", "image/gif", "image/webp")
 NO_PICTURE = "(a picture that cannot be drawn)"
-# up to so many lines stay on one page, with the output that follows them
-SHORT_CODE = 24
-SHORT_OUTPUT = 10
+COLUMNS = 90  # characters on a printed line, at least
+SHORT = 24  # lines of code or of output that stay on one page
+SHORT_OUTPUT = 10  # lines of output that stay with the picture that follows
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff]")
 PROGRESS_BAR = re.compile(
     r"(?<!\d)\d++(%\|.*\|.*\[[^]]*\]|(it|ex|batch)?\s\[\d+:\d+.*/s[^]]*\])"
@@ -57,6 +57,13 @@ TEX_WORDS = (
     (r"^((?:(?!\\tag).)*)\\tag\*?{([^}]*)}((?:(?!\\tag).)*)$", r"\1\3\\tag{\2}"),
     (r"\\tag\*?{([^}]*)}", r"\\qquad (\\text{\1})"),
     (r"(?<!\\)\\\|", r"\\Vert "),
+    # pandoc loses the columns of a matrix without brackets: pieces.lua takes these away
+    (
+        r"\\begin\{(array\}(\[\w\])?\{[^}]*|(small)?matrix)\}",
+        "\\\\begin{pmatrix}\\\\text{\ue000}",
+    ),
+    (r"\\end\{(array|(small)?matrix)\}", r"\\end{pmatrix}"),
+    (r"\\hline\b", ""),
     (r"(?<!\\)\\!", ""),
     (r"(?<!\\)\\;", r"\\: "),
 )
@@ -155,10 +162,12 @@ def headings(markdown):
     """(line number, title) of each heading in a Markdown text, code fences left out."""
     fence = ""
     for number, line in enumerate(markdown.split("\n")):
-        mark = re.match(r"\s*(```|~~~)", line)
-        if mark and fence in ("", mark[1]):
-            fence = "" if fence else mark[1]
-        heading = re.match(r"#{1,6}\s+(.+?)\s*#*$", line)
+        mark = re.match(r" {0,3}(`{3,}|~{3,})", line)
+        if mark and not fence:
+            fence = mark[1]
+        elif mark and mark[1].startswith(fence):
+            fence = ""
+        heading = re.match(r" {0,3}#{1,6}\s+(.+?)(\s+#+)?\s*$", line)
         if heading and not fence:
             yield number, heading[1]
 
@@ -205,8 +214,8 @@ class _Document:
             code = f"{_quoted(_breakable(source.rstrip()))}, {_quoted(language)}"
             number = cell.get("execution_count")
             label = f", number: {number}" if isinstance(number, int) else ""
-            short = source.count("\n") < SHORT_CODE
-            label += f", breakable: {str(not short).lower()}"
+            short = _is_short(source)
+            label += ", breakable: false" if short else ""
             pieces.append(Piece(f"#code({code}{label})", keep=short))
         caption = CAPTION.search(source)
         self.caption = caption[1] if caption else SECTION_NUMBER.sub("", self.heading)
@@ -265,8 +274,11 @@ class _Document:
         images = dict(images or {})
 
         def replace(match):
+            kind, content = match.groups()
+            if kind == "image/svg+xml":
+                content = base64.b64decode(content).decode(errors="replace")
             name = f"attachment:data-{len(self.files)}"
-            images[name] = self.picture({match.group(1): match.group(2)})
+            images[name] = self.picture({kind: content})
             return name
 
         source = DATA_URI.sub(replace, source)
@@ -390,6 +402,11 @@ def _quoted(text):
     return f'"{escaped}"'
 
 
+def _is_short(text):
+    """Whether code or output is so short that it is to stay on one page."""
+    return sum(1 + len(line) // COLUMNS for line in text.split("\n")) <= SHORT
+
+
 def _breakable(text):
     """The text with places where words that are too long for a line may be broken."""
     return LONG_WORD.sub(
@@ -406,9 +423,15 @@ def _one_line(markdown):
     def replace(match):
         if match["code"]:
             return match.group()
+        line = markdown[: match.start()].rpartition("\n")[2]
         if match["inline"]:
-            return f"${_formula(match['inline'])}$"
-        return f"$${_formula(match['display'] or match['environment'])}$$"
+            # in a table a bar would end the cell
+            bar = r"\vert " if line.lstrip().startswith("|") else "|"
+            return f"${_formula(match['inline']).replace('|', bar)}$"
+        tex = match["display"] or match["environment"]
+        if line.lstrip().startswith(">"):
+            tex = re.sub(r"(?m)^\s*>", "", tex)
+        return f"$${_formula(tex)}$$"
 
     return MATH.sub(replace, markdown)
 
@@ -426,19 +449,22 @@ def _formula(tex):
 def _output(text):
     """Typst that prints what a program wrote, in its terminal colours."""
     text = OTHER_ESCAPES.sub("", text.encode(errors="replace").decode().expandtabs(8))
+    call = "#output(breakable: false)" if _is_short(text) else "#output"
     if "\x1b" not in text:
-        return (
-            f"#output(raw({_quoted(_breakable(CONTROL.sub('', text)))}, block: true))"
-        )
+        shown = _quoted(_breakable(CONTROL.sub("", text)))
+        return f"{call}[#raw({shown}, block: true)]"
     lines = [""]
-    for classes, style, inside, plain in SPAN.findall(ansi2html(text)):
+    try:
+        coloured = ansi2html(text)
+    except (IndexError, ValueError):  # a colour code without its colour
+        coloured = html.escape(strip_ansi(text))
+    for classes, style, inside, plain in SPAN.findall(coloured):
         shown = _breakable(CONTROL.sub("", html.unescape(inside or plain)))
         for number, part in enumerate(shown.split("\n")):
             if number:
                 lines.append("")
-            call = f"#ansi({_quoted(part)}, {_quoted(classes)}, {_quoted(style)})"
-            lines[-1] += call
-    return "#output[" + "".join(f"#mono-line[{line}]" for line in lines) + "]"
+            lines[-1] += f"#ansi({_quoted(part)}, {_quoted(classes)}, {_quoted(style)})"
+    return f"{call}[" + "".join(f"#mono-line[{line}]" for line in lines) + "]"
 
 
 def _coalesced(outputs):
@@ -474,7 +500,10 @@ def _results(text):
         return None
     if not isinstance(results, dict):
         return None
-    rows = (f"({_quoted(name)}, {_quoted(value)})" for name, value in _flat(results))
+    rows = (
+        f"({_quoted(_breakable(name))}, {_quoted(_breakable(value))})"
+        for name, value in _flat(results)
+    )
     return Piece(f"#results({', '.join(rows)})")
 
 
@@ -493,7 +522,8 @@ def _flat(results, prefix=""):
 def _shown(value):
     """A number, a text, or a list of them, to four digits."""
     values = value if isinstance(value, list) else [value]
-    return ", ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in values)
+    shown = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in values)
+    return ", ".join("–" if text == "None" else text for text in shown)
 
 
 def _raster_in_svg(encoded, metadata):

@@ -302,7 +302,12 @@ def test_help_explains_every_flag(capsys):
         ("--save_interval", "0", "int of at least 1"),
         ("--seed", "-1", "int of at least 0"),
         ("--design", "vae", "invalid choice"),
-        ("--device", "abacus", "is not usable here"),
+        (
+            "--device",
+            "abacus",
+            "one that PyTorch can use here, such as cpu, got 'abacus'",
+        ),
+        ("--device", "meta", "one that PyTorch can use here, such as cpu, got 'meta'"),
         ("--save", "nowhere/generator.pt", "no folder nowhere"),
         ("--images", "file.txt", "file.txt is not a folder"),
     ],
@@ -394,19 +399,22 @@ def test_resume_needs_a_checkpoint_of_the_same_settings(here, capsys):
     with pytest.raises(SystemExit):
         my_gan.main([*TINY, "--resume", "--seed", "3"])
     assert "made with seed = 0, got 3" in capsys.readouterr().err
-    (here / "mnist_generator.pt.checkpoint").write_text("not a checkpoint")
-    with pytest.raises(SystemExit):
-        my_gan.main([*TINY, "--resume"])
-    assert "is not a checkpoint" in capsys.readouterr().err
+
+
+def test_save_must_not_be_a_folder(here, capsys):
+    for folder in (".", "images"):
+        (here / "images").mkdir(exist_ok=True)
+        with pytest.raises(SystemExit):
+            my_gan.main([*TINY, "--save", folder])
+        assert f"{folder} is a folder, not a file" in capsys.readouterr().err
 
 
 def test_comparison_of_designs_is_written_and_completed(here, monkeypatch):
     designs = {name: my_gan.DESIGNS[name] for name in ("mlp", "best")}
-    milliseconds = dict.fromkeys(designs, 500)
     for name, value in {
         "DESIGNS": designs,
         "SAMPLES": 100,
-        "step_milliseconds": lambda images: milliseconds,
+        "step_milliseconds": lambda images, designs: dict.fromkeys(designs, 500),
         "train_judge": lambda images, labels: judge.Judge().eval(),
     }.items():
         monkeypatch.setattr(compare_designs, name, value)
@@ -415,15 +423,34 @@ def test_comparison_of_designs_is_written_and_completed(here, monkeypatch):
             ["--seconds", "1", "--output", "table.json", "--seeds", *seeds]
         )
         table = json.loads((here / "table.json").read_text())
-        assert table["step_ms"] == milliseconds
+        assert table["step_ms"] == dict.fromkeys(designs, 500)
         expected = [(design, int(seed)) for seed in seeds for design in designs]
         assert [(run["design"], run["seed"]) for run in table["runs"]] == expected
     assert all(run["steps"] == 2 for run in table["runs"])
     assert all(0 <= run["confident_share"] <= 1 for run in table["runs"])
 
 
+def test_comparison_over_epochs(here, monkeypatch, capsys):
+    classifier = judge.Judge().eval()
+    monkeypatch.setattr(compare_designs, "SAMPLES", 100)
+    monkeypatch.setattr(compare_designs, "train_judge", lambda *data: classifier)
+    options = ["--designs", "mlp", "--seeds", "3", "--output", "table.json"]
+    compare_designs.main(["--n_epochs", "1", *options])
+    before = (here / "table.json").read_text()
+    table = json.loads(before)
+    steps = len(helpers.load_mnist().train_images) // 64
+    (run,) = table["runs"]
+    assert table["n_epochs"] == 1 and "step_ms" not in table
+    assert (run["design"], run["seed"], run["steps"]) == ("mlp", 3, steps)
+    with pytest.raises(SystemExit):
+        compare_designs.main(["--n_epochs", "2", *options])
+    assert "has runs of another length" in capsys.readouterr().err
+    assert (here / "table.json").read_text() == before
+
+
 def test_step_times_are_measured_for_every_design(monkeypatch):
     monkeypatch.setattr(compare_designs, "REPEATS", 1)
-    milliseconds = compare_designs.step_milliseconds(torch.rand(64, 28, 28))
+    images = torch.rand(64, 28, 28)
+    milliseconds = compare_designs.step_milliseconds(images, my_gan.DESIGNS)
     assert milliseconds.keys() == my_gan.DESIGNS.keys()
     assert all(0.1 < value < 10_000 for value in milliseconds.values())

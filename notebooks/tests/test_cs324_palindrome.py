@@ -420,6 +420,9 @@ def test_checkpoint_of_another_run_is_refused(tmp_path):
     train.train(Config(**TINY), tmp_path / "state.pt")
     with pytest.raises(ValueError, match="of another run: seed 0 there, 1 here"):
         train.train(Config(**TINY, seed=1), tmp_path / "state.pt")
+    shorter = Config(**TINY | {"train_steps": 2})
+    with pytest.raises(ValueError, match="train_steps must be at least 6.* got 2"):
+        train.train(shorter, tmp_path / "state.pt")
 
 
 # ------------------------------------------------------------------------------ sweeps
@@ -559,7 +562,10 @@ BAD = [
     ("--recurrent_start zero", "recurrent_start must be one of"),
     ("--device quantum", "device must be one that PyTorch can use here"),
     ("--device cuda:99", "device must be one that PyTorch can use here"),
+    ("--device meta", "device must be one that PyTorch can use here"),
     ("--table nowhere/table.csv", "table must be in an existing folder"),
+    ("--table .", "table must be a file, got the folder ."),
+    ("--checkpoint .", "checkpoint must be a file, got the folder ."),
     ("--checkpoint nowhere/state.pt", "checkpoint must be in an existing folder"),
     ("--seed 0 1 --checkpoint state.pt", "checkpoint is for a single run, got 2"),
 ]

@@ -162,7 +162,7 @@ def test_two_builds_have_the_same_bytes(root, output, tmp_path):
 def test_ece1508_is_cut_at_its_questions(root, output):
     run(output, "ece1508", *ADA)
     parts = [
-        "\n".join(text(built / f"ece1508/Programming_Q{n}.pdf")) for n in (1, 2, 3)
+        "\n".join(text(output / f"ece1508/Programming_Q{n}.pdf")) for n in (1, 2, 3)
     ]
     wanted = [
         ("the set-up", "import_statement", "first_code", "first output", "last of one"),
@@ -188,9 +188,32 @@ def test_ece1508_is_cut_at_its_questions(root, output):
     assert copy.read_bytes() == notebook.read_bytes()
 
 
+@pytest.mark.parametrize(
+    "old, new, found",
+    [
+        ("Question 3", "Summary of Question 3", "it has 1, 2"),
+        ("Question 2", "Question 3", "it has 1, 3, 3"),
+    ],
+)
+def test_questions_must_stand_in_order(old, new, found, root, output, capsys):
+    path = root / "notebooks/ece1508_recurrent_networks/mnist_rnn_gru_lstm.ipynb"
+    path.write_text(path.read_text().replace(f"## {old}", f"## {new}"))
+    assert run(output, "ece1508", *ADA) == 1
+    message = capsys.readouterr().err
+    assert found in message or "no heading says" in message
+    assert not content(output)
+
+
+def test_a_folder_in_the_place_of_a_file_is_refused(root, output, capsys):
+    (output / "ece1508/Written_Q2.pdf").mkdir(parents=True)
+    assert run(output, "ece1508", *ADA) == 1
+    assert "Written_Q2.pdf is in the way" in capsys.readouterr().err
+    assert not content(output)
+
+
 def test_cs324_is_an_archive_with_all_that_is_needed(root, output):
     run(output, "cs324", *ADA)
-    with zipfile.ZipFile(built / "cs324/12345678_assignment3.zip") as archive:
+    with zipfile.ZipFile(output / "cs324/12345678_assignment3.zip") as archive:
         assert archive.testzip() is None
         assert set(archive.namelist()) == {
             "report.pdf",
@@ -268,6 +291,8 @@ def test_names_give_valid_file_names_and_stand_in_the_header(
         "\u202ea",
         " ",
         "'",
+        "\u3164",
+        "\u0301",
         "x" * 101,
     ],
 )
@@ -495,24 +520,26 @@ def test_ctrl_c_while_cells_run_leaves_everything_as_it_was(root, output):
 
 # ------------------------------------------------------------- the assignments themselves
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
+def real_submissions(tmp_path_factory):
     """The folder with the real submissions."""
     output = tmp_path_factory.mktemp("submissions")
     assert run(output, "all", *ADA) == 0
     return output
 
 
-def test_the_real_submissions_are_all_there(built):
-    assert set(content(built)) == FILES
+def test_the_real_submissions_are_all_there(real_submissions):
+    assert set(content(real_submissions)) == FILES
 
 
-def test_every_page_of_the_real_submissions_is_whole(built):
+def test_every_page_of_the_real_submissions_is_whole(real_submissions):
     from test_submission_printer import assert_on_the_page, fonts
 
     files = {
-        name: data for name, data in content(built).items() if name.endswith("pdf")
+        name: data
+        for name, data in content(real_submissions).items()
+        if name.endswith("pdf")
     }
-    archive = zipfile.ZipFile(built / "cs324/12345678_assignment3.zip")
+    archive = zipfile.ZipFile(real_submissions / "cs324/12345678_assignment3.zip")
     files["report.pdf"] = archive.read("report.pdf")
     assert len(files) == 8
     for name, pdf in files.items():
@@ -525,15 +552,15 @@ def test_every_page_of_the_real_submissions_is_whole(built):
             assert "it/s]" not in page and "Traceback" not in page
 
 
-def test_the_real_programming_questions_have_their_code_and_results(built):
+def test_the_real_programming_questions_have_their_code_and_results(real_submissions):
     for number, name in enumerate(("myRNN", "myGatedRNN", "myLSTM"), 1):
-        whole = "\n".join(text(built / f"ece1508/Programming_Q{number}.pdf"))
+        whole = "\n".join(text(real_submissions / f"ece1508/Programming_Q{number}.pdf"))
         assert f"class {name}" in whole and f"Question {number}" in whole
 
 
 @pytest.mark.parametrize("name", ["MLP", "RNN", "LSTM"])
-def test_the_real_layers_stand_alone(name, built, tmp_path):
-    shutil.copy(built / f"tdl211/{name}.py", tmp_path)
+def test_the_real_layers_stand_alone(name, real_submissions, tmp_path):
+    shutil.copy(real_submissions / f"tdl211/{name}.py", tmp_path)
     check = f"import {name}; print({name}.__file__)"
     arguments = [sys.executable, "-c", check]
     shown = subprocess.run(arguments, cwd=tmp_path, check=True, capture_output=True)
@@ -541,10 +568,12 @@ def test_the_real_layers_stand_alone(name, built, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def unpacked(built, tmp_path_factory):
+def unpacked(real_submissions, tmp_path_factory):
     """The CS324 archive in an empty folder, and a Python that has pinned packages only."""
     folder = tmp_path_factory.mktemp("unpacked")
-    with zipfile.ZipFile(built / "cs324/12345678_assignment3.zip") as archive:
+    with zipfile.ZipFile(
+        real_submissions / "cs324/12345678_assignment3.zip"
+    ) as archive:
         archive.extractall(folder)
     environment = tmp_path_factory.mktemp("environment")
     venv.create(environment, with_pip=False)
