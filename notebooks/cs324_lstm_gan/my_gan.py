@@ -16,6 +16,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
+from programs import load_checkpoint, save_checkpoint, usable_device
 from torch import nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
@@ -454,7 +455,7 @@ def number(kind, least, above=False):
 def device(text):
     """An argparse type: the name of a device that can be used."""
     try:
-        return helpers.usable_device(text)
+        return usable_device(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -544,7 +545,7 @@ def main(arguments=None):
         trainer = Trainer(images, device=args.device, **settings)
         if args.resume:
             keys = trainer.state_dict().keys()
-            trainer.load_state_dict(helpers.load_checkpoint(checkpoint, keys))
+            trainer.load_state_dict(load_checkpoint(checkpoint, keys))
     except ValueError as error:
         parser.error(str(error))
     args.images.mkdir(parents=True, exist_ok=True)
@@ -555,7 +556,7 @@ def main(arguments=None):
             samples = draw(trainer.averaged_generator(), trainer.fixed_noise(25))
             path = args.images / f"{count:06d}.png"
             plt.imsave(path, grid(samples).cpu(), cmap="gray_r", vmin=0, vmax=1)
-            helpers.save_checkpoint(trainer.state_dict(), checkpoint)
+            save_checkpoint(trainer.state_dict(), checkpoint)
 
     try:
         if not args.resume:
@@ -565,7 +566,7 @@ def main(arguments=None):
         known = checkpoint.exists()
         again = f"; --resume goes on from {checkpoint}" if known else ""
         parser.exit(130, f"Interrupted{again}\n")
-    helpers.save_checkpoint(trainer.averaged_generator().state_dict(), args.save)
+    save_checkpoint(trainer.averaged_generator().state_dict(), args.save)
     print(f"{trainer.step_count:,} steps; the generator is in {args.save}")
 
 

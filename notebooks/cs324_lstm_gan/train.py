@@ -17,17 +17,11 @@ import joblib
 import torch
 from dataset import PalindromeDataset
 from lstm import FORGET_STARTS, LSTM
+from programs import load_checkpoint, save_checkpoint, usable_device
 from torch import nn
 from vanilla_rnn import RECURRENT_STARTS, VanillaRNN
 
-from helpers import (
-    load_checkpoint,
-    progress,
-    save_checkpoint,
-    seed_everything,
-    threads,
-    usable_device,
-)
+from helpers import progress, seed_everything, threads
 
 # of the evaluation's draws; it is the split that keeps them from what is trained on
 VALIDATION_SEED, TEST_SEED = 2**40, 2**41

@@ -307,7 +307,7 @@ COURSES = {
         },
         sources=(
             *("dataset.py", "vanilla_rnn.py", "lstm.py", "train.py"),
-            *("my_gan.py", "judge.py", "compare_designs.py"),
+            *("my_gan.py", "judge.py", "compare_designs.py", "programs.py"),
             *("learning_rates.csv", "ten_seeds_lstm.csv", "ten_seeds_rnn.csv"),
             *("designs.json", "penalty.json"),
         ),

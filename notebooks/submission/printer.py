@@ -44,6 +44,7 @@ PROGRESS_BAR = re.compile(
 CAPTION = re.compile(r"^#\|\s*fig-cap:\s*(.+)$", re.MULTILINE)
 SECTION_NUMBER = re.compile(r"^[\d.]+\s+")
 DATA_URI = re.compile(r"data:(image/[a-z+]+);base64,([A-Za-z0-9+/=\s]+?)(?=[)\"'>\s])")
+LIST = re.compile(r"\[\s*([^][{}\"]*?)\s*\]")  # of numbers, in a JSON text
 LONG_WORD = re.compile(r"\S{41,}")
 OTHER_ESCAPES = re.compile(r"\x1b(\][^\x07\x1b]*(\x07|\x1b\\)|[()].|[^\[\]()])")
 SPAN = re.compile(
@@ -233,8 +234,12 @@ class _Document:
         """The piece that shows one output, or None when there is nothing to read in it."""
         kind = output.get("output_type")
         if kind == "stream":
-            results = _results(output["text"]) if self.page.hide_code else None
-            return results or _lines(output["text"])
+            results = _results(output["text"])
+            if results and self.page.hide_code:
+                return results
+            return _lines(
+                LIST.sub(_one_row, output["text"]) if results else output["text"]
+            )
         if kind == "error":
             traceback = output.get("traceback")
             lines = traceback if isinstance(traceback, list) else []
@@ -505,6 +510,11 @@ def _results(text):
         for name, value in _flat(results)
     )
     return Piece(f"#results({', '.join(rows)})")
+
+
+def _one_row(match):
+    """A list of a JSON text on one line."""
+    return f"[{' '.join(match[1].split())}]"
 
 
 def _flat(results, prefix=""):

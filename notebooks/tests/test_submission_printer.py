@@ -445,6 +445,15 @@ def test_long_words_in_tables_neither_leave_the_page_nor_overlap(columns):
             assert wide < 1 or high < 1
 
 
+def test_lists_of_printed_results_stand_on_one_line():
+    results = {"per_seed": [0.25, 0.5, None], "text": "[a  b]", "empty": []}
+    printed_text = json.dumps(results, indent=1)
+    (page,) = pages(printed(code("x", stream(printed_text))))
+    assert '"per_seed": [0.25, 0.5, null]' in page and '"[a' in page
+    (page,) = pages(printed(code("x", stream("[\n 1,\n 2\n]"))))  # no results: as it is
+    assert "[1, 2]" not in page
+
+
 def test_long_results_stay_on_the_page_of_a_report():
     results = {"k" * 200: "v" * 500, "history": [n / 7 for n in range(3000)]}
     page = submission.Page("Course", hide_code=True)
