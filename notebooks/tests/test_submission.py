@@ -648,10 +648,13 @@ def test_the_unpacked_folder_has_every_file_that_its_code_names(unpacked):
 )
 @pytest.mark.parametrize("name", ["palindrome_lstm", "gan"])
 def test_the_unpacked_notebooks_run(name, unpacked):
-    arguments = ["-m", "nbconvert", "--to", "notebook", "--execute", f"{name}.ipynb"]
-    done = run_unpacked(unpacked, *arguments, "--output", f"{name}_again")
+    # not nbconvert, which looks for the exporter of a package that is not there
+    source = (
+        "import nbformat, nbclient; "
+        f"nbclient.NotebookClient(nbformat.read('{name}.ipynb', 4)).execute()"
+    )
+    done = run_unpacked(unpacked, "-c", source)
     assert done.returncode == 0, done.stderr
-    assert (unpacked[0] / f"{name}_again.ipynb").is_file()
 
 
 def test_the_unpacked_notebooks_start(unpacked):
