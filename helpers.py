@@ -1,46 +1,69 @@
-"""What the notebooks share and no question asks for: data, seeds, device, batches, pictures.
+"""What the notebooks share and no question asks for: data, batches, tables, figures, time.
 
-Images are float32 in [0, 1] of shape (N, 28, 28), labels int64 of shape (N,), both preloaded
-tensors, so that a mini-batch is one indexing operation.
+Images are float32 in [0, 1] of shape (N, 28, 28), labels int64 of shape (N,).
 """
 
 import importlib
 import inspect
 import io
-import math
 import os
 import random
+import shutil
 import socket
 import statistics
 import struct
 import sys
 import tempfile
+import threading
 import time
-from contextlib import contextmanager
+import urllib.request
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from cycler import cycler
 from IPython import get_ipython
 from IPython.display import Markdown, display
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+)
 from tqdm import tqdm
 
 DATA = Path(__file__).resolve().parent / "data"
-DOWNLOAD_TIMEOUT = 20  # seconds without an answer after which there is "no network"
+PATIENCE = 10  # seconds to reach a mirror, and without a byte from it
 FULL_TRAINING_SET = 60_000
-IDX_FILES = {  # the magic number says unsigned bytes (8) and the rank (3 or 1)
-    "train-images-idx3-ubyte": 0x0803,
-    "train-labels-idx1-ubyte": 0x0801,
-    "t10k-images-idx3-ubyte": 0x0803,
-    "t10k-labels-idx1-ubyte": 0x0801,
+RESULTS_MIME = "application/vnd.coursework.results+json"
+IDX_FILES = {  # and the rank of each
+    "train-images-idx3-ubyte": 3,
+    "train-labels-idx1-ubyte": 1,
+    "t10k-images-idx3-ubyte": 3,
+    "t10k-labels-idx1-ubyte": 1,
 }
 
-plt.style.use("petroff10")  # a palette that colour-blind readers can tell apart
+# One style per model, in every notebook. The colours keep a contrast of 3:1 on white and
+# can be told apart by colour-blind readers; dashes and markers differ too.
+_STYLES = [
+    ("RNN", "#0072B2", "-", "o"),
+    ("GRU", "#00805A", "--", "s"),
+    ("LSTM", "#C84E00", "-.", "^"),
+    ("MLP", "#666666", ":", "D"),
+    ("wide RNN", "#332288", (0, (5, 1, 1, 1, 1, 1)), "v"),
+    ("PyTorch", "#AA3377", (0, (1, 1)), "x"),
+]
+STYLE = {m: {"color": c, "linestyle": s, "marker": k} for m, c, s, k in _STYLES}
 plt.rcParams.update(
     {
+        "axes.prop_cycle": cycler(
+            color=[style["color"] for style in STYLE.values()],
+            linestyle=[style["linestyle"] for style in STYLE.values()],
+        ),
         "figure.figsize": (4.5, 2.8),
         "figure.dpi": 110,
         "figure.constrained_layout.use": True,
@@ -50,6 +73,7 @@ plt.rcParams.update(
         "axes.spines.top": False,
         "axes.spines.right": False,
         "legend.frameon": False,
+        "lines.markersize": 4,
         "image.cmap": "gray_r",
     }
 )
@@ -61,8 +85,7 @@ class ImageData:
     """A set of labelled images.
 
     `train_images`, `test_images`: float32 in [0, 1], shape (N, 28, 28); `train_labels`,
-    `test_labels`: int64, shape (N,); `is_sample`: whether this is less than the full set;
-    `root`: the folder to give to torchvision's class of that name.
+    `test_labels`: int64, shape (N,); `is_sample`: whether this is less than the full set.
     """
 
     name: str
@@ -71,17 +94,13 @@ class ImageData:
     test_images: torch.Tensor
     test_labels: torch.Tensor
     is_sample: bool
-    root: Path
 
 
 def load_mnist(root=None):
-    """MNIST (LeCun et al. 1998) as an `ImageData`.
+    """MNIST (LeCun et al. 1998) as an `ImageData`; `data_folder` says from where.
 
-    The set is looked for in `root` or, without it, in the folder that the environment variable
-    COURSEWORK_DATA names; else in data/, into which it is downloaded when it is not there. With
-    no network the bundled sample of 4,000 + 1,000 digits is used, and a printed line says so.
-
-    Raises FileNotFoundError when the named folder lacks the set, ValueError for a damaged file.
+    Raises FileNotFoundError when a named folder lacks the set, ValueError for a damaged
+    file.
     """
     return _load("MNIST", root)
 
@@ -92,112 +111,135 @@ def load_fashion_mnist(root=None):
 
 
 def _load(name, root):
-    folder = _folder_with(name, root)
-    for file in IDX_FILES:
-        _check_idx(folder / name / "raw" / file)
-    data_set = getattr(import_torchvision().datasets, name)
-    parts = []
-    for train in (True, False):
-        part = data_set(folder, train=train)
-        if len(part.data) != len(part.targets) or part.targets.max() > 9:
+    raw = data_folder(name, root) / name / "raw"
+    arrays = [_read_idx(raw / file, rank) for file, rank in IDX_FILES.items()]
+    for images, labels in (arrays[:2], arrays[2:]):
+        if len(images) != len(labels) or labels.max() > 9:
             raise ValueError(
-                f"{folder / name / 'raw'} holds {len(part.data):,} images and "
-                f"{len(part.targets):,} labels up to {part.targets.max()}: expected as many labels "
-                "as images, each from 0 to 9. Delete the folder and get the set again."
+                f"{raw} holds {len(images):,} images and {len(labels):,} labels up to "
+                f"{labels.max()}: expected as many labels as images, each from 0 to 9."
             )
-        parts += [part.data.float() / 255, part.targets.long()]
-    return ImageData(name, *parts, len(parts[0]) < FULL_TRAINING_SET, Path(folder))
+    tensors = [
+        torch.tensor(array).long() if array.ndim == 1 else torch.tensor(array) / 255
+        for array in arrays
+    ]
+    return ImageData(name, *tensors, len(arrays[0]) < FULL_TRAINING_SET)
 
 
-def _folder_with(name, root):
-    """The folder in which the set lies; the order is that of `load_mnist`."""
-    given = root or os.environ.get("COURSEWORK_DATA")
-    if given:
-        raw = Path(given).resolve() / name / "raw"
-        if not raw.is_dir():
-            source = (
-                "the argument root"
-                if root
-                else "the environment variable COURSEWORK_DATA"
-            )
+def _read_idx(path, rank):
+    """The bytes of an IDX file of images (rank 3) or labels (1) as an array."""
+    content = path.read_bytes() if path.is_file() else b""
+    start = 4 + 4 * rank
+    magic, *shape = struct.unpack(f">{1 + rank}I", content[:start].ljust(start, b"\0"))
+    sizes_fit = shape[0] > 0 and shape[1:] == [28, 28][: rank - 1]
+    whole = len(content) == start + shape[0] * 784 ** (rank == 3)
+    if magic != 0x0800 + rank or not sizes_fit or not whole:
+        kind = "28 x 28 images" if rank == 3 else "labels"
+        packed = path.with_name(path.name + ".gz").is_file()
+        advice = f"unpack {path.name}.gz" if packed else "get the data set again"
+        raise ValueError(
+            f"{path} is missing or not a whole IDX file of {kind}: it has {len(content):,} "
+            f"bytes and starts with {content[:start].hex() or 'none'}; {advice}."
+        )
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def data_folder(name, root=None):
+    """The folder that holds `name`/raw, as torchvision's class `name` expects it.
+
+    In this order: `root`; the environment variable COURSEWORK_DATA; data/, if the set is
+    there; a download into data/; the bundled sample, and then one printed line says why.
+    Raises FileNotFoundError when the folder that was named lacks the set.
+    """
+    source, given = "the argument root", root
+    if given is None:
+        source = "the environment variable COURSEWORK_DATA"
+        given = os.environ.get("COURSEWORK_DATA", "").strip().strip("'\"") or None
+    if given is not None:
+        folder = Path(given).expanduser().absolute()
+        if (folder / name / "raw").is_dir() and str(given).strip():
+            return folder
+        likely = [p for p in folder.parents[:2] if (p / name / "raw").is_dir()]
+        raise FileNotFoundError(
+            f"{name} is not where {source} ({str(given)!r}) says: looked for the folder "
+            f"{folder / name / 'raw'} with the files {', '.join(IDX_FILES)}."
+            + "".join(f" Did you mean {place}?" for place in likely)
+        )
+    if (DATA / name / "raw").is_dir():
+        return DATA
+    try:
+        return _download(name)
+    except Exception as error:  # whatever it is, there is the sample
+        if not (DATA / "sample" / name / "raw").is_dir():
             raise FileNotFoundError(
-                f"{name} is not where {source} says: looked for the folder {raw} with the files "
-                f"{', '.join(IDX_FILES)} in it."
-            )
-        return Path(given)
-    if not (DATA / name / "raw").is_dir():
-        try:
-            _download(name)
-        except (OSError, RuntimeError) as error:
-            if not (DATA / "sample" / name / "raw").is_dir():
-                raise FileNotFoundError(
-                    f"{name} could not be downloaded into {DATA} ({error}), and there is no "
-                    "sample beside it: set COURSEWORK_DATA to a folder that holds the set."
-                ) from error
-            read_only = isinstance(error, PermissionError)
-            why = "the folder data/ cannot be written" if read_only else "no network"
-            print(
-                f"{name}: {why}, so the bundled sample of 4,000 + 1,000 images is used."
-            )
-            return DATA / "sample"
-    return DATA
+                f"{name}: {error}, and there is no sample: set COURSEWORK_DATA to a folder "
+                "that holds the set."
+            ) from error
+        print(f"{name}: {error}; the bundled sample of 5,000 images is used.")
+        return DATA / "sample"
 
 
 def _download(name):
-    """Download the set into data/, whole or not at all.
+    """Download the set into data/, whole or not at all; an error says what failed.
 
-    torchvision takes any file that exists for a finished one, so it works in a folder aside,
-    which is moved into place at the end: an interrupted download leaves nothing to trip over.
+    torchvision takes any file that exists for a finished one, so it works in a folder
+    aside, which is moved into place at the end.
     """
-    DATA.mkdir(exist_ok=True)
+    if os.path.lexists(DATA / name):
+        raise FileExistsError(f"{DATA / name} is in the way and is no data set")
+    for left in DATA.glob(".incomplete-*"):  # by a download that was killed
+        with suppress(OSError):
+            if (
+                time.time() - max(p.stat().st_mtime for p in [left, *left.rglob("*")])
+                > 600
+            ):
+                shutil.rmtree(left)
+    try:
+        DATA.mkdir(exist_ok=True)
+        aside = tempfile.TemporaryDirectory(prefix=".incomplete-", dir=DATA)
+    except OSError as error:
+        raise OSError(f"{DATA} cannot be written ({error.strerror})") from error
     timeout = socket.getdefaulttimeout()
-    with tempfile.TemporaryDirectory(prefix=".incomplete-", dir=DATA) as aside:
-        socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
+    with aside:
+        original = getattr(import_torchvision().datasets, name)
+        mirror = _reachable(original.mirrors, original.resources[0][0])
+        socket.setdefaulttimeout(PATIENCE)
         try:
-            getattr(import_torchvision().datasets, name)(aside, download=True)
+            type(name, (original,), {"mirrors": [mirror]})(aside.name, download=True)
+        except Exception as error:
+            raise OSError(f"the download failed ({error or type(error)})") from error
         finally:
             socket.setdefaulttimeout(timeout)
-        try:
-            os.replace(Path(aside) / name, DATA / name)
-        except OSError:  # another notebook was faster
-            if not (DATA / name / "raw").is_dir():
-                raise
+        with suppress(OSError):  # another notebook may have been faster
+            os.replace(Path(aside.name) / name, DATA / name)
+    return DATA
 
 
-def _check_idx(path):
-    """Raise if `path` is not a whole IDX file of the kind that its name says."""
-    advice = f"Delete the folder {path.parent} and get the set again."
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing. {advice}")
-    magic = IDX_FILES[path.name]
-    rank = magic & 0xFF
-    with path.open("rb") as file:
-        header = file.read(4 + 4 * rank)
-    if header[:4] != struct.pack(">I", magic):
-        raise ValueError(
-            f"{path} is not an IDX file of rank {rank}: it starts with the bytes "
-            f"{header[:4].hex()}, not {magic:08x}. {advice}"
-        )
-    if len(header) < 4 + 4 * rank:
-        raise ValueError(f"{path} is cut off within its header. {advice}")
-    shape = struct.unpack(f">{rank}I", header[4:])
-    if rank == 3 and shape[1:] != (28, 28):
-        raise ValueError(
-            f"{path} holds images of {shape[1]} x {shape[2]}, not 28 x 28. {advice}"
-        )
-    expected, found = len(header) + int(np.prod(shape)), path.stat().st_size
-    if found != expected:
-        raise ValueError(
-            f"{path} has {found:,} bytes, its header says {expected:,}. {advice}"
-        )
+def _reachable(mirrors, file):
+    """The first mirror that answers; TimeoutError when none does within `PATIENCE`."""
+    answered = []
+
+    def ask():
+        for mirror in mirrors:
+            with suppress(Exception), urllib.request.urlopen(mirror + file):
+                answered.append(mirror)
+                return
+
+    # a thread, because looking up a name and trying a host's addresses know no time limit
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    if not answered:
+        raise TimeoutError("no network, or no mirror that answers")
+    return answered[0]
 
 
 def import_torchvision():
     """The package torchvision, also beside a torch for which it was not built.
 
-    PyPI's torchvision is built for CUDA. Beside a CPU-only torch its library does not load and
-    the import fails, because it registers shape functions for two operators of that library;
-    declaring the two is enough for the data sets, which do not use them.
+    PyPI's torchvision is built for CUDA. Beside a CPU-only torch its library does not load
+    and the import fails, because it registers shape functions for two operators of that
+    library; declaring the two is enough for the data sets, which do not use them.
     """
     try:
         return importlib.import_module("torchvision")
@@ -206,15 +248,12 @@ def import_torchvision():
             raise
     for module in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
         del sys.modules[module]
-    import_torchvision.operators = torch.library.Library(
-        "torchvision", "DEF"
-    )  # lives as long as we do
-    import_torchvision.operators.define(
-        "nms(Tensor dets, Tensor scores, float threshold) -> Tensor"
-    )
-    import_torchvision.operators.define(
-        "qnms(Tensor dets, Tensor scores, float threshold) -> Tensor"
-    )
+    operators = torch.library.Library("torchvision", "DEF")
+    for operator in ("nms", "qnms"):
+        operators.define(
+            f"{operator}(Tensor dets, Tensor scores, float limit) -> Tensor"
+        )
+    import_torchvision.operators = operators  # lives as long as we do
     return importlib.import_module("torchvision")
 
 
@@ -228,59 +267,29 @@ def seed_everything(seed=0):
 
 def device():
     """The accelerator (CUDA, MPS, ...) when there is one, else the CPU."""
-    if torch.accelerator.is_available():
-        return torch.accelerator.current_accelerator()
-    return torch.device("cpu")
+    return torch.accelerator.current_accelerator() or torch.device("cpu")
 
 
-class _BatchOfIndices(Sampler):
-    """Yields the indices of each mini-batch of an epoch as a tensor."""
-
-    def __init__(self, count, batch_size, shuffle):
-        self.count, self.batch_size, self.shuffle = count, batch_size, shuffle
-
-    def __len__(self):
-        return math.ceil(self.count / self.batch_size)
-
-    def __iter__(self):
-        order = torch.randperm(self.count) if self.shuffle else torch.arange(self.count)
-        return iter(order.split(self.batch_size))
-
-
-class _Preloaded(Dataset):
-    """A data set of tensors that is asked for a whole mini-batch at once."""
-
-    def __init__(self, *tensors):
-        self.tensors = tensors
-
+class _WholeBatches(TensorDataset):
     def __getitem__(self, indices):
-        indices = indices.to(self.tensors[0].device)
-        return [tensor.index_select(0, indices) for tensor in self.tensors]
+        return super().__getitem__(torch.as_tensor(indices))
 
 
 def minibatches(images, labels, batch_size, shuffle=True):
-    """A `DataLoader` over (images, labels) that fetches a whole batch by one indexing operation.
+    """A `DataLoader` over (images, labels) that fetches a whole batch by one indexing.
 
-    It works on whichever device the tensors are; the last batch may be short. Shuffling draws
-    from PyTorch's global generator. Raises ValueError for a batch size below 1 or when images
-    and labels differ in number.
+    The last batch may be short. Shuffling draws from PyTorch's global generator.
     """
-    if len(images) != len(labels):
-        raise ValueError(
-            f"images and labels must have the same length, got {len(images)} and {len(labels)}"
-        )
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
-    sampler = _BatchOfIndices(len(images), batch_size, shuffle)
-    return DataLoader(_Preloaded(images, labels), sampler=sampler, batch_size=None)
+    data = _WholeBatches(images, labels)
+    order = RandomSampler(data) if shuffle else SequentialSampler(data)
+    batches = BatchSampler(order, batch_size, drop_last=False)
+    return DataLoader(data, sampler=batches, batch_size=None)
 
 
 # ------------------------------------------------------------------ time and progress
 class _NotebookBar(tqdm):
-    """A tqdm whose bar is one output that is updated in place.
-
-    A saved notebook then keeps the last line alone, not a trail of carriage returns.
-    """
+    """A tqdm whose bar is one output that is updated in place: a saved notebook keeps the
+    last line alone."""
 
     def __init__(self, *arguments, **options):
         self.handle = display({"text/plain": ""}, raw=True, display_id=True)
@@ -307,8 +316,8 @@ def threads(count):
         torch.set_num_threads(before)
 
 
-def median_seconds(functions, repeats=20):
-    """Median run time in seconds of each of `functions` (a dict), called in turn.
+def seconds_in_turns(functions, repeats=20):
+    """Run times in seconds of each of `functions` (a dict), called in turn: name -> list.
 
     Taking turns spreads a disturbance of the machine evenly; one call of each warms up.
     """
@@ -319,19 +328,90 @@ def median_seconds(functions, repeats=20):
             function()
             if repeat:
                 seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return seconds
+
+
+def median_seconds(functions, repeats=20):
+    """Median run time in seconds of each of `functions`, called in turn: name -> median."""
+    times = seconds_in_turns(functions, repeats)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+# ------------------------------------------------------------------- numbers and tables
+def mean_sd(values, format=".2f"):
+    """Mean and sample standard deviation as text: 99.17 ± 0.03."""
+    values = [float(value) for value in values]
+    return f"{statistics.mean(values):{format}} ± {statistics.stdev(values):{format}}"
+
+
+def median_spread(values, format=".2f"):
+    """Median and quartiles as text: 1.02 (0.98 to 1.10)."""
+    low, middle, high = np.percentile(values, [25, 50, 75])
+    return f"{middle:{format}} ({low:{format}} to {high:{format}})"
+
+
+def _text(value, spec):
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, (float, np.floating)):
+        return f"{value:{spec}}"
+    return str(value).replace("|", "\\|")
+
+
+def _table(rows, formats=".4g"):
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    formats = formats if isinstance(formats, dict) else dict.fromkeys(columns, formats)
+    texts = [
+        [_text(row.get(c, ""), formats.get(c, ".4g")) for c in columns] for row in rows
+    ]
+    numeric = [all(t[:1] in "-+−0123456789" for t in column) for column in zip(*texts)]
+    lines = [columns, ["---:" if right else ":---" for right in numeric], *texts]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def show_table(rows, formats=".4g"):
+    """Show a list of dicts (column heading -> value) as a table.
+
+    Integers get separators of thousands; floats the format, one for all or a dict column
+    -> format; strings stay as they are. Columns of numbers are aligned on the right.
+    """
+    display(Markdown(_table(rows, formats)))
+
+
+def show_results(results):
+    """Show a (nested) dict as a table; the same output holds it as JSON."""
+
+    def flat(value, *path):
+        if isinstance(value, dict):
+            return [row for key, v in value.items() for row in flat(v, *path, str(key))]
+        listed = (
+            ", ".join(_text(v, ".4g") for v in value) if type(value) is list else value
+        )
+        return [{"result": ", ".join(path), "value": listed}]
+
+    markdown = _table(flat(results))
+    display({"text/markdown": markdown, RESULTS_MIME: results}, raw=True)
 
 
 # --------------------------------------------------------------------------- pictures
 def show_source(source):
-    """Display the code of a function, class or module, or of the file with that path."""
+    """Show the code of a function, class or module, or of the file with that path."""
     is_path = isinstance(source, (str, Path))
-    code = Path(source).read_text() if is_path else inspect.getsource(source)
-    display(Markdown(f"```python\n{code.rstrip()}\n```"))
+    code = Path(source).read_text("utf-8") if is_path else inspect.getsource(source)
+    name = Path(source).name if is_path else source.__name__
+    fold = f"<details><summary>Code of <code>{name}</code></summary>"
+    display(Markdown(f"{fold}\n\n```python\n{code.rstrip()}\n```\n\n</details>"))
 
 
-def show_images(images, titles=None, columns=10, width=7.0, vmin=0, vmax=1):
-    """Draw images of shape (N, height, width) in rows of `columns`, with a title above each."""
+def show_figure(alt):
+    """Show the current figure, with `alt` as the text for those who cannot see it."""
+    figure = plt.gcf()
+    display(figure, metadata={"image/png": {"alt": alt}})
+    plt.close(figure)
+
+
+def show_images(images, titles=None, columns=10, width=7.0, vmin=0, vmax=1, alt=None):
+    """Draw images of shape (N, height, width) in rows of `columns`, a title above each."""
     images = torch.as_tensor(images).detach().cpu().numpy()
     if images.ndim != 3 or len(images) == 0:
         raise ValueError(
@@ -347,4 +427,4 @@ def show_images(images, titles=None, columns=10, width=7.0, vmin=0, vmax=1):
         axis.imshow(image, vmin=vmin, vmax=vmax)
     for axis, title in zip(axes.flat, titles if titles is not None else []):
         axis.set_title(title, fontsize=8)
-    plt.show()
+    show_figure(alt or f"{len(images)} images in {rows} rows")
