@@ -5,6 +5,12 @@ from pathlib import Path
 
 import hypothesis
 
+# a process per core, so one thread in each: read by PyTorch and by the kernels when they start
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")
+# debugpy, which nobody uses here, warns of frozen modules
+os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+
 SAMPLE = Path(__file__).resolve().parent.parent / "data" / "sample"
 # absolute, because each notebook runs in its own folder
 os.environ["COURSEWORK_DATA"] = os.path.abspath(

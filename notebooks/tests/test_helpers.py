@@ -1,13 +1,19 @@
-"""helpers: the data in all its broken forms, batches, seeds, timing, pictures."""
+"""helpers: the data in all its broken forms, batches, tables, timing, pictures."""
 
+import functools
 import hashlib
 import os
 import re
 import shutil
+import socket
 import struct
 import subprocess
 import sys
 import tempfile
+import threading
+import time
+from http.client import BadStatusLine
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.error import URLError
 
@@ -16,6 +22,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.colors import to_rgb
 
 import helpers
 
@@ -42,6 +49,7 @@ def copy(tmp_path):
 
 def fake_downloads(monkeypatch, *outcomes):
     """Let each call of torchvision's download do the next of `outcomes`."""
+    monkeypatch.setattr(helpers, "_reachable", lambda mirrors, file: mirrors[0])
     mnist = helpers.import_torchvision().datasets.MNIST
     remaining = list(outcomes)
 
@@ -55,10 +63,6 @@ def fake_downloads(monkeypatch, *outcomes):
 
 def succeed(raw):
     shutil.copytree(SAMPLE / "MNIST" / "raw", raw)
-
-
-def no_network(raw):
-    raise URLError("no route to host")
 
 
 def interrupted(raw):
@@ -102,6 +106,29 @@ def test_environment_variable_names_the_folder_and_root_goes_first(copy, monkeyp
     assert helpers.load_mnist(copy).is_sample
 
 
+@pytest.mark.parametrize("given", ["~/copy", " {home}/copy ", '"{home}/copy"', "copy"])
+def test_folder_is_understood_as_people_write_it(given, copy, monkeypatch):
+    home = copy.parent
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("COURSEWORK_DATA", given.format(home=home))
+    assert helpers.data_folder("MNIST") == copy
+
+
+@pytest.mark.parametrize("below", ["MNIST", "MNIST/raw"])
+def test_a_folder_too_deep_is_named_as_the_likely_mistake(below, copy):
+    with pytest.raises(FileNotFoundError, match=f"Did you mean {re.escape(str(copy))}"):
+        helpers.load_mnist(copy / below)
+
+
+def test_an_empty_root_is_not_taken_for_none(copy, monkeypatch):
+    monkeypatch.setenv("COURSEWORK_DATA", str(copy))
+    monkeypatch.chdir(copy)
+    with pytest.raises(FileNotFoundError, match="the argument root"):
+        helpers.load_mnist("")
+
+
 @pytest.mark.parametrize("by_argument", [True, False])
 def test_folder_without_the_set_says_what_was_looked_for(
     by_argument, tmp_path, monkeypatch
@@ -128,32 +155,42 @@ def cut(count):
 
 
 @pytest.mark.parametrize(
-    "damage, message",
+    "damage",
     [
-        (cut(0), "starts with"),
-        (cut(7), "cut off within its header"),
-        (cut(-1), "its header says"),
-        (lambda path: path.write_bytes(path.read_bytes() + b"\0"), "its header says"),
-        (change_header(0, 0x1F8B0808), "starts with the bytes 1f8b0808"),
-        (change_header(0, 0x0D03), "starts with"),
-        (change_header(4, 4001), "its header says"),
-        (lambda path: path.unlink(), "is missing"),
+        cut(0),
+        cut(7),
+        cut(-1),
+        lambda path: path.write_bytes(path.read_bytes() + b"\0"),
+        change_header(0, 0x1F8B0808),
+        change_header(0, 0x0D03),
+        change_header(4, 4001),
+        change_header(4, 0),
+        lambda path: path.unlink(),
     ],
 )
 @pytest.mark.parametrize("file", helpers.IDX_FILES)
-def test_damaged_file_is_named(file, damage, message, copy):
+def test_damaged_file_is_named(file, damage, copy):
     path = copy / "MNIST" / "raw" / file
     damage(path)
-    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+    with pytest.raises(ValueError, match="missing or not a whole IDX file") as error:
         helpers.load_mnist(copy)
-    assert str(path) in str(error.value) and "Delete the folder" in str(error.value)
+    assert str(path) in str(error.value) and "get the data set again" in str(
+        error.value
+    )
+
+
+def test_a_file_that_was_not_unpacked_is_seen(copy):
+    path = copy / "MNIST" / "raw" / "train-labels-idx1-ubyte"
+    path.rename(f"{path}.gz")
+    with pytest.raises(ValueError, match="unpack train-labels-idx1-ubyte.gz"):
+        helpers.load_mnist(copy)
 
 
 def test_wrong_image_size_is_refused(copy):
     path = copy / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
     change_header(8, 56)(path)
     change_header(12, 14)(path)  # the number of bytes is right all the same
-    with pytest.raises(ValueError, match="56 x 14, not 28 x 28"):
+    with pytest.raises(ValueError, match="not a whole IDX file of 28 x 28 images"):
         helpers.load_mnist(copy)
 
 
@@ -171,26 +208,87 @@ def test_labels_that_do_not_fit_the_images_are_refused(copy):
 
 
 # -------------------------------------------------------------------------- download
-def test_no_network_gives_the_sample_and_one_line(empty_data, monkeypatch, capsys):
-    fake_downloads(monkeypatch, no_network)
+def failing(error):
+    def fail(raw):
+        raw.mkdir(parents=True)
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        URLError("no route to host"),
+        BadStatusLine("x"),
+        OSError(28, "No space left on device"),
+        EOFError("Compressed file ended"),
+        RuntimeError("File not found or corrupted."),
+    ],
+)
+def test_any_failure_gives_the_sample_and_one_line(
+    error, empty_data, monkeypatch, capsys
+):
+    fake_downloads(monkeypatch, failing(error))
     assert helpers.load_mnist().is_sample
     printed = capsys.readouterr().out
-    assert printed.count("\n") == 1 and "no network" in printed and "MNIST" in printed
+    assert printed.count("\n") == 1 and "MNIST: the download failed" in printed
+    assert str(error) in printed and "sample" in printed
     assert [path.name for path in empty_data.iterdir()] == ["sample"]
+
+
+def test_what_stands_in_the_way_is_named(empty_data, monkeypatch, capsys):
+    (empty_data / "MNIST").symlink_to("nowhere")
+    assert helpers.load_mnist().is_sample
+    assert "is in the way" in capsys.readouterr().out
+
+
+def test_leftovers_of_killed_downloads_are_removed_when_old(empty_data, monkeypatch):
+    for name, age in [("old", 10_000), ("new", 0)]:
+        folder = empty_data / f".incomplete-{name}"
+        folder.mkdir()
+        for path in (folder / "file", folder):
+            path.touch()
+            os.utime(path, (time.time() - age,) * 2)
+    fake_downloads(monkeypatch, succeed)
+    helpers.load_mnist()
+    left = sorted(path.name for path in empty_data.iterdir())
+    assert left == [".incomplete-new", "MNIST", "sample"]
+
+
+def test_a_mirror_that_never_answers_is_given_up(monkeypatch):
+    monkeypatch.setattr(helpers, "PATIENCE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:  # accepts, says nothing
+        silent = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        with pytest.raises(TimeoutError, match="no network"):
+            helpers._reachable([silent], "file")
+
+
+def test_a_mirror_that_answers_is_found_behind_one_that_refuses(tmp_path):
+    (tmp_path / "file").touch()
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    handler.log_message = lambda *_: None
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with socket.create_server(("127.0.0.1", 0)) as closed:
+            port = closed.getsockname()[1]
+        mirrors = [f"http://127.0.0.1:{p}/" for p in (port, server.server_port)]
+        assert helpers._reachable(mirrors, "file") == mirrors[1]
+        server.shutdown()
 
 
 def test_no_network_and_no_sample_is_an_error(empty_data, monkeypatch):
     shutil.rmtree(empty_data / "sample")
-    fake_downloads(monkeypatch, no_network)
+    fake_downloads(monkeypatch, failing(URLError("x")))
     with pytest.raises(FileNotFoundError, match="COURSEWORK_DATA"):
         helpers.load_mnist()
 
 
 def test_download_is_kept(empty_data, monkeypatch, capsys):
-    remaining = fake_downloads(monkeypatch, succeed, no_network)
+    remaining = fake_downloads(monkeypatch, succeed, interrupted)
     for _ in range(2):
         assert len(helpers.load_mnist().train_images) == 4000
-    assert remaining == [no_network] and capsys.readouterr().out == ""
+    assert remaining == [interrupted] and capsys.readouterr().out == ""
     assert sorted(path.name for path in empty_data.iterdir()) == ["MNIST", "sample"]
 
 
@@ -270,14 +368,8 @@ def test_minibatches_shuffle_anew_each_epoch_and_repeat_with_the_seed():
     assert first != second and first == [y.tolist() for _, y in batches]
 
 
-@pytest.mark.parametrize("batch_size", [0, -1, 2.0, None])
-def test_minibatches_refuse_a_bad_batch_size(batch_size):
-    with pytest.raises(ValueError, match="batch_size"):
-        helpers.minibatches(torch.rand(3, 1), torch.arange(3), batch_size)
-
-
 def test_minibatches_refuse_labels_of_another_length():
-    with pytest.raises(ValueError, match="3 and 2"):
+    with pytest.raises(AssertionError, match="Size mismatch"):
         helpers.minibatches(torch.rand(3, 1), torch.arange(2), 1)
 
 
@@ -293,17 +385,12 @@ def test_threads_are_restored_after_an_error():
     assert torch.get_num_threads() == before
 
 
-def test_median_seconds_orders_by_time_and_takes_turns():
+def test_seconds_are_taken_in_turns_after_a_warm_up():
     calls = []
-    seconds = helpers.median_seconds(
-        {
-            "slow": lambda: (calls.append("slow"), sum(range(200_000))),
-            "fast": lambda: calls.append("fast"),
-        },
-        repeats=3,
-    )
-    assert seconds["slow"] > seconds["fast"] > 0
-    assert calls == ["slow", "fast"] * 4
+    functions = {name: functools.partial(calls.append, name) for name in "ab"}
+    seconds = helpers.seconds_in_turns(functions, repeats=3)
+    assert calls == list("ab") * 4
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
 
 
 def test_progress_passes_the_items_on(capsys):
@@ -311,25 +398,76 @@ def test_progress_passes_the_items_on(capsys):
     assert "steps" in capsys.readouterr().err
 
 
+# ------------------------------------------------------------------- numbers and tables
+@pytest.fixture
+def shown(monkeypatch):
+    """What is displayed: (object, keyword arguments)."""
+    outputs = []
+    monkeypatch.setattr(helpers, "display", lambda x, **kw: outputs.append((x, kw)))
+    return outputs
+
+
+def test_mean_sd_and_median_spread():
+    assert helpers.mean_sd([1, 2, 3]) == "2.00 ± 1.00"
+    assert helpers.median_spread([5, 1, 2, 3, 4], ".1f") == "3.0 (2.0 to 4.0)"
+
+
+def test_show_table_formats_and_aligns(shown):
+    rows = [{"model": "a|b", "n": 12_000, "share": 0.98765}, {"model": "c", "n": -1}]
+    helpers.show_table(rows, {"share": ".2f"})
+    assert shown[0][0].data.split("\n") == [
+        "| model | n | share |",
+        "| :--- | ---: | ---: |",
+        "| a\\|b | 12,000 | 0.99 |",
+        "| c | -1 |  |",
+    ]
+
+
+def test_show_results_holds_the_dict_beside_its_table(shown):
+    results = {"accuracy": {"RNN": 0.98765, "GRU": [1, 2.5]}, "data": "full"}
+    helpers.show_results(results)
+    bundle, options = shown[0]
+    assert bundle[helpers.RESULTS_MIME] == results and options == {"raw": True}
+    assert "| accuracy, RNN | 0.9877 |" in bundle["text/markdown"]
+    assert "| accuracy, GRU | 1, 2.5 |" in bundle["text/markdown"]
+
+
+def test_styles_keep_their_contrast_and_differ_in_dashes_and_markers():
+    def luminance(colour):
+        parts = [
+            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+            for c in to_rgb(colour)
+        ]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+    styles = list(helpers.STYLE.values())
+    assert all(1.05 / (luminance(s["color"]) + 0.05) >= 3 for s in styles)  # WCAG 2.2
+    assert len({str(s["linestyle"]) for s in styles}) == len(styles)
+    assert len({s["marker"] for s in styles}) == len(styles)
+
+
 # -------------------------------------------------------------------------- pictures
-def test_show_source_of_a_function_and_of_a_file(monkeypatch, tmp_path):
-    shown = []
-    monkeypatch.setattr(helpers, "display", lambda item: shown.append(item.data))
+def test_show_source_of_a_function_and_of_a_file(shown, tmp_path):
     helpers.show_source(helpers.device)
-    assert shown[0].startswith("```python\ndef device():") and shown[0].endswith(
-        "\n```"
-    )
+    assert "```python\ndef device():" in shown[0][0].data
     (tmp_path / "code.py").write_text("x = 1\n")
     helpers.show_source(tmp_path / "code.py")
-    assert shown[1] == "```python\nx = 1\n```"
+    assert "<code>code.py</code>" in shown[1][0].data
+    assert "```python\nx = 1\n```" in shown[1][0].data
 
 
-def test_show_images_draws_each_image_once_in_rows():
+def test_show_figure_gives_the_picture_its_text_and_closes_it(shown):
+    plt.plot([1, 2])
+    helpers.show_figure("a rising line")
+    assert shown[0][1] == {"metadata": {"image/png": {"alt": "a rising line"}}}
+    assert not plt.get_fignums()
+
+
+def test_show_images_draws_each_image_once_in_rows(shown):
     helpers.show_images(torch.rand(7, 28, 28), titles=range(7), columns=3)
-    axes = plt.gcf().axes
+    axes = shown[0][0].axes
     assert len(axes) == 9 and sum(len(axis.images) for axis in axes) == 7
     assert [axis.get_title() for axis in axes[:7]] == [str(i) for i in range(7)]
-    plt.close("all")
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (0, 28, 28), (2, 1, 28, 28)])
