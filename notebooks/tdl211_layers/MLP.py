@@ -1,9 +1,8 @@
-"""Task 1: the linear layer of multilayer perceptrons, without bias, written from scratch.
+"""Task 1: a linear layer without bias, the building block of multilayer perceptrons.
 
-    y = x Wᵀ
+    y = x Wᵀ                                                                     (1)
 
-Its parameter has the name and the shape that PyTorch gives it, so `Linear(3, 4)` can stand
-wherever `torch.nn.Linear(3, 4, bias=False)` stood, and state_dicts move both ways.
+It can stand where torch.nn.Linear(..., bias=False) stood: same calls, same state_dict.
 """
 
 import math
@@ -13,65 +12,31 @@ from torch import nn
 
 
 class Linear(nn.Module):
-    """A linear map of the last dimension, from `in_features` to `out_features`.
+    """`in_features` are the sheet's input features, `out_features` its output features.
 
-    Parameter: `weight` (out_features, in_features), drawn from U(-k, k) with
-    k = 1/√in_features, as in PyTorch: features of variance 1 give outputs of variance 1/3,
-    whatever their number. `torch.manual_seed` makes the draw repeatable.
-
-    `bias` can only be False; it is there so that a call written for torch.nn.Linear works.
-    Raises ValueError when a size is not a positive integer or `bias` is not False.
+    `weight` is W, of shape (out_features, in_features), at random from U(-k, k) with
+    k = 1/√in_features, as in PyTorch; `options` are device and dtype. Raises ValueError for
+    a size below 1 or a bias.
     """
 
-    def __init__(
-        self, in_features, out_features, bias=False, *, device=None, dtype=None
-    ):
+    def __init__(self, in_features, out_features, bias=False, **options):
         super().__init__()
-        for name, size in [
-            ("in_features", in_features),
-            ("out_features", out_features),
-        ]:
-            if not isinstance(size, int) or size < 1:
-                raise ValueError(f"{name} must be a positive integer, got {size!r}")
+        if min(in_features, out_features) < 1:
+            raise ValueError(f"sizes must be >= 1, got {in_features}, {out_features}")
         if bias:
-            raise ValueError(f"bias must be False, got {bias!r}: this layer has none")
+            raise ValueError(f"bias must be False, got {bias!r}")
         self.in_features, self.out_features = in_features, out_features
-        self.weight = nn.Parameter(
-            torch.empty(out_features, in_features, device=device, dtype=dtype)
-        )
+        self.weight = nn.Parameter(torch.empty(out_features, in_features, **options))
         self.reset_parameters()
 
     def reset_parameters(self):
         """Draw the weights anew."""
-        bound = 1 / math.sqrt(self.in_features)
-        nn.init.uniform_(self.weight, -bound, bound)
+        k = 1 / math.sqrt(self.in_features)
+        nn.init.uniform_(self.weight, -k, k)
 
     def forward(self, input):
-        """(..., in_features) -> (..., out_features).
-
-        Raises TypeError for anything but a tensor of the layer's dtype (under autocast: of any
-        floating-point dtype), ValueError when the last dimension is not in_features.
-        """
-        _check_dtype("input", input, self.weight)
-        if input.ndim == 0 or input.shape[-1] != self.in_features:
-            raise ValueError(
-                f"input must have shape (..., {self.in_features}), got {tuple(input.shape)}"
-            )
-        return input @ self.weight.T
+        """x (..., in_features) -> y (..., out_features)."""
+        return input @ self.weight.T  # (1)
 
     def extra_repr(self):
         return f"{self.in_features}, {self.out_features}, bias=False"
-
-
-def _check_dtype(name, tensor, weight):
-    """Raise TypeError unless `tensor` is a tensor that can be multiplied with `weight`."""
-    if not isinstance(tensor, torch.Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
-    device = tensor.device.type
-    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(
-        device
-    )
-    if tensor.dtype != weight.dtype and not (autocast and tensor.is_floating_point()):
-        raise TypeError(
-            f"{name} must have the dtype {weight.dtype} of the weights, got {tensor.dtype}"
-        )

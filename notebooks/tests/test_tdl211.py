@@ -192,7 +192,7 @@ def test_linear_by_hand():
 
 
 def test_rnn_by_hand():
-    layer = RNN.RNN(1, 1, lambda x: x)
+    layer = RNN.RNN(1, 1, nonlinearity=lambda x: x)
     layer.load_state_dict(
         {"weight_ih_l0": torch.tensor([[2.0]]), "weight_hh_l0": torch.tensor([[3.0]])}
     )
@@ -250,7 +250,8 @@ def test_nonlinearity_may_be_any_callable(name, data):
     named, _, input, states = data.draw(cases(name))
     options = {"batch_first": named.batch_first} if name == "RNN" else {}
     for function in (getattr(torch, named.nonlinearity), nn.LeakyReLU(1.0)):
-        layer = type(named)(*_sizes(named), function, **options, dtype=input.dtype)
+        options |= {"nonlinearity": function, "dtype": input.dtype}
+        layer = type(named)(*_sizes(named), **options)
         layer.load_state_dict(named.state_dict())
         if isinstance(function, nn.Module):  # of slope 1, the identity
             named.nonlinearity = lambda x: x
@@ -260,7 +261,7 @@ def test_nonlinearity_may_be_any_callable(name, data):
 
 
 def test_parameters_of_a_nonlinearity_are_trained_and_not_drawn_anew():
-    layer = RNN.RNN(3, 4, nn.PReLU(init=0.125))
+    layer = RNN.RNN(3, 4, nonlinearity=nn.PReLU(init=0.125))
     layer(torch.randn(5, 2, 3))[0].sum().backward()
     assert layer.nonlinearity.weight.grad.abs() > 0
     layer.reset_parameters()
@@ -316,8 +317,6 @@ def test_autocast(name):
         for dtype in (torch.float32, torch.bfloat16):
             for result, other in zip(call(layer, input.to(dtype)), expected):
                 torch.testing.assert_close(result.float(), other, rtol=0.05, atol=0.05)
-        with pytest.raises(TypeError, match="input"):
-            layer(input.long())
 
 
 @pytest.mark.parametrize(
@@ -338,17 +337,33 @@ def test_torch_compile_takes_the_whole_graph(name, backend):
     )
 
 
-# --------------------------------------------------------------------------- bad input
+# --------------------------------------------------- calls as PyTorch's, and bad ones
+CALLS = [
+    ("Linear", (3, 4, False), {}),
+    ("Linear", (), {"in_features": 3, "out_features": 4, "bias": False}),
+    ("RNNCell", (3, 4, False), {}),
+    ("RNNCell", (3, 4, False, "relu"), {}),
+    ("RNNCell", (3, 4), {"nonlinearity": "relu", "bias": False}),
+    ("LSTMCell", (3, 4, False), {}),
+    ("LSTMCell", (), {"input_size": 3, "hidden_size": 4, "bias": False}),
+    ("RNN", (3, 4), {"nonlinearity": "relu", "bias": False, "batch_first": True}),
+    ("LSTM", (3, 4), {"bias": False, "batch_first": True}),
+]
+
+
+@pytest.mark.parametrize("name, arguments, options", CALLS)
+def test_call_means_the_same_as_in_pytorch(name, arguments, options):
+    ours, theirs = (make(*arguments, **options) for make in LAYERS[name][:2])
+    ours.load_state_dict(theirs.state_dict())
+    input = torch.randn((5, 2, 3) if LAYERS[name][2] else (2, 3))
+    torch.testing.assert_close(call(ours, input), call(theirs, input))
+
+
 @every_layer
-@pytest.mark.parametrize("size", [0, -3, 2.0, "3", None])
-@pytest.mark.parametrize("position", [0, 1])
-def test_sizes_must_be_positive_integers(name, size, position):
-    sizes = [3, 4]
-    sizes[position] = size
-    argument = "(in|out)_features" if name == "Linear" else "(input|hidden)_size"
-    with pytest.raises(ValueError, match=f"{argument} must be a positive") as error:
+@pytest.mark.parametrize("sizes", [(0, 4), (3, 0), (-3, 4)])
+def test_sizes_below_1(name, sizes):
+    with pytest.raises(ValueError, match=f"got {sizes[0]}, {sizes[1]}"):
         LAYERS[name][0](*sizes)
-    assert repr(size) in str(error.value)
 
 
 @every_layer
@@ -357,78 +372,36 @@ def test_bias_is_refused(name):
         LAYERS[name][0](3, 4, bias=True)
 
 
+def test_nonlinearity_in_the_place_of_the_bias_is_refused():
+    with pytest.raises(ValueError, match="bias must be False, got 'relu'"):
+        RNN.RNNCell(3, 4, "relu")
+
+
 @pytest.mark.parametrize("name", ["RNNCell", "RNN"])
-@pytest.mark.parametrize("nonlinearity", ["sigmoid", "Tanh", None, 1, []])
+@pytest.mark.parametrize("nonlinearity", ["sigmoid", "Tanh", None, 1])
 def test_unknown_nonlinearity(name, nonlinearity):
-    with pytest.raises(
-        ValueError, match='nonlinearity must be "tanh", "relu"'
-    ) as error:
-        LAYERS[name][0](3, 4, nonlinearity)
-    assert repr(nonlinearity) in str(error.value)
-
-
-BAD_SHAPES = {
-    "Linear": [(), (4,), (2, 4), (3, 2)],
-    "RNNCell": [(), (4,), (2, 4), (3, 2), (5, 2, 3)],
-    "RNN": [(), (3,), (5, 4), (5, 2, 4), (1, 5, 2, 3), (0, 2, 3), (0, 3)],
-}
-BAD_SHAPES |= {"LSTMCell": BAD_SHAPES["RNNCell"], "LSTM": BAD_SHAPES["RNN"]}
-
-
-@pytest.mark.parametrize(
-    "name, shape", [(name, shape) for name in LAYERS for shape in BAD_SHAPES[name]]
-)
-def test_wrong_input_shape(name, shape):
-    with pytest.raises(ValueError, match="input must have") as error:
-        LAYERS[name][0](3, 4)(torch.zeros(shape))
-    assert str(tuple(shape)) in str(error.value)
+    with pytest.raises(ValueError, match=f"nonlinearity={nonlinearity!r}"):
+        LAYERS[name][0](3, 4, nonlinearity=nonlinearity)
 
 
 @pytest.mark.parametrize("name", ["RNN", "LSTM"])
-def test_no_time_step_with_batch_first(name):
-    with pytest.raises(ValueError, match="at least one time step"):
-        LAYERS[name][0](3, 4, batch_first=True)(torch.zeros(2, 0, 3))
-
-
-@every_layer
-@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float64])
-def test_input_of_another_dtype(name, dtype):
-    shape = (5, 2, 3) if LAYERS[name][2] else (2, 3)
-    with pytest.raises(TypeError, match="input must have the dtype") as error:
-        LAYERS[name][0](3, 4)(torch.ones(shape, dtype=dtype))
-    assert "torch.float32" in str(error.value) and str(dtype) in str(error.value)
-
-
-@every_layer
-@pytest.mark.parametrize("input", [[1.0, 2.0, 3.0], None])
-def test_input_that_is_no_tensor(name, input):
-    with pytest.raises(TypeError, match="input must be a tensor, got (list|NoneType)"):
-        LAYERS[name][0](3, 4)(input)
+@pytest.mark.parametrize("shape", [(3,), (1, 5, 2, 3)])
+def test_input_whose_first_dimension_would_be_taken_for_time(name, shape):
+    with pytest.raises(ValueError, match="input must have 2 or 3 dimensions"):
+        LAYERS[name][0](3, 4)(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("name", ["RNNCell", "LSTMCell", "RNN", "LSTM"])
-@pytest.mark.parametrize("shape", [(), (4,), (2, 3), (1, 4), (3, 4), (1, 1, 2, 4)])
+@pytest.mark.parametrize("shape", [(), (4,), (2, 1), (1, 4), (3, 4), (1, 1, 2, 4)])
 @pytest.mark.parametrize("position", [0, 1])
-def test_wrong_state_shape(name, shape, position):
+def test_state_that_would_broadcast(name, shape, position):
     make, _, along_time, count = LAYERS[name]
-    states = [torch.zeros((1, 2, 4) if along_time else (2, 4)) for _ in range(count)]
-    position = min(position, count - 1)
-    states[position] = torch.zeros(shape)
-    argument = "hx" if count == 1 else ["h of hx", "c of hx"][position]
-    with pytest.raises(ValueError, match=f"^{argument} must have shape"):
+    right = (1, 2, 4) if along_time else (2, 4)
+    states = [torch.zeros(right) for _ in range(count)]
+    states[min(position, count - 1)] = torch.zeros(shape)
+    with pytest.raises(ValueError, match="must have shape") as error:
         call(make(3, 4), torch.zeros((5, 2, 3) if along_time else (2, 3)), *states)
-
-
-@pytest.mark.parametrize("name", ["RNNCell", "LSTMCell", "RNN", "LSTM"])
-def test_state_of_another_kind(name):
-    make, _, along_time, count = LAYERS[name]
-    input = torch.zeros((5, 2, 3) if along_time else (2, 3))
-    state = torch.zeros((1, 2, 4) if along_time else (2, 4))
-    with pytest.raises(TypeError, match="hx must have the dtype torch.float32"):
-        call(make(3, 4), input, *[state.long()] * count)
-    for wrong in ["zeros", (state, state, state)] + [state] * (count - 1):
-        with pytest.raises(TypeError, match="hx must be a (pair|tensor)"):
-            make(3, 4)(input, wrong)
+    assert str(right) in str(error.value) and str(shape) in str(error.value)
 
 
 # ------------------------------------------------------------------- what is handed in
