@@ -148,6 +148,12 @@ local read_html -- defined below, with the filter that it uses
 
 local clean = {
   RawBlock = function(raw)
+    local summary = raw.text:match('^<details.->%s*<summary.->(.*)</summary>')
+    if summary then
+      return pandoc.Para { pandoc.Strong(pandoc.utils.blocks_to_inlines(read_html(summary))) }
+    elseif raw.text:match('^</?details') then
+      return {}
+    end
     if raw.format == 'html' and raw.text:lower():find('<table', 1, true) then
       return read_html(raw.text)
     elseif raw.text:match('^<!%-%-.*%-%->%s*$') then

@@ -41,10 +41,14 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff]")
 PROGRESS_BAR = re.compile(
     r"(?<!\d)\d++(%\|.*\|.*\[[^]]*\]|(it|ex|batch)?\s\[\d+:\d+.*/s[^]]*\])"
 )
+ALT = re.compile(r"^#\|\s*fig-alt:\s*(.+)$", re.MULTILINE)
 CAPTION = re.compile(r"^#\|\s*fig-cap:\s*(.+)$", re.MULTILINE)
 SECTION_NUMBER = re.compile(r"^[\d.]+\s+")
+# a Markdown output that helpers.show_source makes
+CODE_ALONE = re.compile(
+    r"\s*(<details>.*</summary>)?\s*```.*```\s*(</details>)?\s*", re.DOTALL
+)
 DATA_URI = re.compile(r"data:(image/[a-z+]+);base64,([A-Za-z0-9+/=\s]+?)(?=[)\"'>\s])")
-LIST = re.compile(r"\[\s*([^][{}\"]*?)\s*\]")  # of numbers, in a JSON text
 LONG_WORD = re.compile(r"\S{41,}")
 OTHER_ESCAPES = re.compile(r"\x1b(\][^\x07\x1b]*(\x07|\x1b\\)|[()].|[^\[\]()])")
 SPAN = re.compile(
@@ -191,10 +195,14 @@ class _Document:
             raise PrintError("The notebook has no list of cells.")
         for cell in map(_dict, cells):
             kind, source = cell.get("cell_type"), _text(cell.get("source"))
+            tags = _dict(cell.get("metadata")).get("tags")
+            tags = set(map(str, tags)) if isinstance(tags, list) else set()
+            if "remove-cell" in tags:
+                continue
             if kind == "markdown":
                 self.add_markdown(source, _dict(cell.get("attachments")))
             elif kind == "code":
-                self.add_code(cell, source, language.get("name") or "python")
+                self.add_code(cell, source, language.get("name") or "python", tags)
             elif source.strip():
                 self.pieces.append(Piece(_output(source)))
 
@@ -208,10 +216,11 @@ class _Document:
         }
         self.pieces.append(self.markdown(source, images))
 
-    def add_code(self, cell, source, language):
+    def add_code(self, cell, source, language, tags):
         """Append a code cell, its short parts kept together with what follows them."""
         pieces = []
-        if source.strip() and not self.page.hide_code:
+        hidden = self.page.hide_code or tags & {"remove-input", "hide-input"}
+        if source.strip() and not hidden:
             code = f"{_quoted(_breakable(source.rstrip()))}, {_quoted(language)}"
             number = cell.get("execution_count")
             label = f", number: {number}" if isinstance(number, int) else ""
@@ -220,7 +229,9 @@ class _Document:
             pieces.append(Piece(f"#code({code}{label})", keep=short))
         caption = CAPTION.search(source)
         self.caption = caption[1] if caption else SECTION_NUMBER.sub("", self.heading)
-        outputs = cell.get("outputs")
+        alt = ALT.search(source)
+        self.alt = alt[1] if alt else ""
+        outputs = None if "remove-output" in tags else cell.get("outputs")
         for output in _coalesced(outputs if isinstance(outputs, list) else []):
             piece = self.output(output)
             if piece:
@@ -234,12 +245,7 @@ class _Document:
         """The piece that shows one output, or None when there is nothing to read in it."""
         kind = output.get("output_type")
         if kind == "stream":
-            results = _results(output["text"])
-            if results and self.page.hide_code:
-                return results
-            return _lines(
-                LIST.sub(_one_row, output["text"]) if results else output["text"]
-            )
+            return _lines(output["text"])
         if kind == "error":
             traceback = output.get("traceback")
             lines = traceback if isinstance(traceback, list) else []
@@ -251,18 +257,21 @@ class _Document:
         """The piece that shows the best representation in a MIME bundle, or None."""
         name = self.picture(data, metadata)
         if name:
+            sizes = map(_dict, metadata.values())
+            alts = [size["alt"] for size in sizes if isinstance(size.get("alt"), str)]
+            shown = f"{_quoted(name)}, alt: {_quoted(_text([*alts, self.alt][0]))}"
             if self.page.hide_code:
                 # an invisible start, so that "1. " does not make a list of it
                 job = _job("markdown", f"\u200b{self.caption}")
-                return Piece(f"#numbered({_quoted(name)})[{{}}]", NO_PICTURE, job)
-            return Piece(f"#drawing({_quoted(name)})", NO_PICTURE)
+                return Piece(f"#numbered({shown})[{{}}]", NO_PICTURE, job)
+            return Piece(f"#drawing({shown})", NO_PICTURE)
         plain, page = data.get("text/plain"), _text(data.get("text/html"))
         if "<table" in page.lower():
             return Piece("#rich[{}]", text=_text(plain), job=_job("html", page))
         for mime in ("text/markdown", "text/latex"):
             if mime in data:
                 source = _text(data[mime])
-                is_code = re.fullmatch(r"\s*```.*```\s*", source, re.DOTALL)
+                is_code = CODE_ALONE.fullmatch(source)
                 if self.page.hide_code and is_code:
                     return None
                 return self.markdown(source, call="{}" if is_code else "#rich[{}]")
@@ -495,45 +504,6 @@ def _lines(value):
     if not text.strip():
         return None
     return Piece(_output(text), keep=text.count("\n") < SHORT_OUTPUT)
-
-
-def _results(text):
-    """The piece for a printed JSON object, a table of its numbers, or None for other text."""
-    try:
-        results = json.loads(text)
-    except ValueError:
-        return None
-    if not isinstance(results, dict):
-        return None
-    rows = (
-        f"({_quoted(_breakable(name))}, {_quoted(_breakable(value))})"
-        for name, value in _flat(results)
-    )
-    return Piece(f"#results({', '.join(rows)})")
-
-
-def _one_row(match):
-    """A list of a JSON text on one line."""
-    return f"[{' '.join(match[1].split())}]"
-
-
-def _flat(results, prefix=""):
-    """(name, value) of each innermost dict and each other entry of a nested dict, as texts."""
-    for key, value in results.items():
-        name = prefix + str(key).replace("_", " ")
-        if not isinstance(value, dict):
-            yield name, _shown(value)
-        elif any(isinstance(inner, dict) for inner in value.values()):
-            yield from _flat(value, f"{name}, ")
-        else:
-            yield name, "; ".join(f"{k}: {_shown(v)}" for k, v in value.items())
-
-
-def _shown(value):
-    """A number, a text, or a list of them, to four digits."""
-    values = value if isinstance(value, list) else [value]
-    shown = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in values)
-    return ", ".join("–" if text == "None" else text for text in shown)
 
 
 def _raster_in_svg(encoded, metadata):
