@@ -55,9 +55,8 @@ class LSTM(nn.Module):
 
     def forward(self, x):
         """Logits p(T) (batch, output_dim) of x (batch, time >= 1, input_dim)."""
-        for state in self.unroll(x):
-            pass
-        return self.logits(state.h)
+        *_, last = self.unroll(x)
+        return self.logits(last.h)
 
     def logits(self, h):
         """Equation (7); the softmax (8) is in the loss."""
@@ -70,7 +69,7 @@ class LSTM(nn.Module):
         b = torch.cat([self.b_g, self.b_i, self.b_f, self.b_o])
         h = c = x.new_zeros(len(x), len(self.b_g))
         for a_x in (x @ W_x.T + b).unbind(1):  # all time steps at once
-            a_g, a_i, a_f, a_o = (a_x + h @ W_h.T).chunk(4, dim=1)
+            a_g, a_i, a_f, a_o = torch.addmm(a_x, h, W_h.T).chunk(4, dim=1)
             g = torch.tanh(a_g)  # (1)
             i = torch.sigmoid(a_i)  # (2)
             f = torch.sigmoid(a_f)  # (3)

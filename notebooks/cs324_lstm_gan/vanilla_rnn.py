@@ -36,9 +36,8 @@ class VanillaRNN(nn.Module):
 
     def forward(self, x):
         """Logits p(T) (batch, output_dim) of x (batch, time >= 1, input_dim)."""
-        for state in self.unroll(x):
-            pass
-        return self.logits(state.h)
+        *_, last = self.unroll(x)
+        return self.logits(last.h)
 
     def logits(self, h):
         """p = W_ph h + b_p; the softmax is in the loss."""
@@ -48,5 +47,5 @@ class VanillaRNN(nn.Module):
         """Yield the `State` of each time step."""
         h = x.new_zeros(len(x), len(self.b_h))
         for a_x in (x @ self.W_hx.T + self.b_h).unbind(1):  # all time steps at once
-            h = torch.tanh(a_x + h @ self.W_hh.T)
+            h = torch.tanh(torch.addmm(a_x, h, self.W_hh.T))
             yield State(h)
