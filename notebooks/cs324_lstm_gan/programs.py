@@ -127,8 +127,10 @@ def check_memory(needed, device):
 # ------------------------------------------------------------------------------- paths
 def output_file(text):
     """An argparse type: a file that can be written, now or later. Links are followed."""
-    path = Path(os.path.realpath(text))
     try:
+        path = Path(os.path.realpath(text))
+        if path.is_symlink():
+            raise OSError("it is a link to itself")
         if path.exists() and not path.is_file():
             raise OSError(f"it is {'a folder' if path.is_dir() else 'no regular file'}")
         if path.exists() and not os.access(path, os.W_OK):
@@ -145,8 +147,8 @@ def output_file(text):
 
 def output_folder(text):
     """An argparse type: a folder in which files can be written, made if it is not there."""
-    path = Path(os.path.realpath(text))
     try:
+        path = Path(os.path.realpath(text))
         path.mkdir(parents=True, exist_ok=True)
         _aside(path / "file").touch()
         _aside(path / "file").unlink()

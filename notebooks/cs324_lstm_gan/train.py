@@ -252,8 +252,8 @@ def read_table(path):
     Raises ValueError for a file that is no such table.
     """
     types = {field.name: field.type for field in dataclasses.fields(Config)}
-    types |= dict.fromkeys(("accuracy", "validation", "steps_to_99"), float)
-    types |= {"steps": int}
+    types |= {"accuracy": float, "validation": float, "steps": int}
+    types |= {"steps_to_99": float}
     try:
         with open(path, newline="") as file:
             return [
