@@ -1,9 +1,8 @@
-"""python -m submission: build what a course wants handed in."""
+"""python -m submission: run the notebooks, and build what a course wants handed in."""
 
 import argparse
 import os
-import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
@@ -11,9 +10,6 @@ import warnings
 from pathlib import Path
 
 import nbformat
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, DeadKernelError
-from tqdm import tqdm
 
 from submission.courses import COURSES, ROOT, Student, problems
 from submission.printer import PrintError, read_notebook
@@ -25,14 +21,31 @@ class BuildError(Exception):
 
 def main(arguments=None):
     """Run the command; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    for option in ("save", "only", "jobs"):
+        if getattr(options, option) and not options.execute:
+            parser.error(f"--{option} needs --execute")
     names = list(COURSES) if options.course == "all" else [options.course]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # clean up, then end
     try:
-        student = Student(options.first_name, options.last_name, options.student_number)
         with warnings.catch_warnings():
             warnings.simplefilter("always")
             warnings.showwarning = lambda message, *_: print(message, file=sys.stderr)
-            build(names, student, Path(options.output), options.execute)
+            if options.only:
+                run_only(names, options.only, options.save, options.jobs)
+                return 0
+            student = Student(
+                options.first_name, options.last_name, options.student_number
+            )
+            build(
+                names,
+                student,
+                Path(options.output),
+                options.execute,
+                options.save,
+                options.jobs,
+            )
     except (BuildError, PrintError, ValueError, OSError) as error:
         print(f"submission: {error}", file=sys.stderr)
         return 1
@@ -43,41 +56,130 @@ def main(arguments=None):
 
 
 def _parser():
-    parser = argparse.ArgumentParser(prog="python -m submission", description=__doc__)
-    parser.add_argument(
-        "course", choices=[*COURSES, "all"], help="whose files to build"
+    parser = argparse.ArgumentParser(
+        prog="python -m submission", description=__doc__, allow_abbrev=False
     )
-    parser.add_argument("--first-name", default="", help="as the course displays it")
-    parser.add_argument("--last-name", default="", help="as the course displays it")
-    parser.add_argument("--student-number", default="", help="wanted by cs324")
-    parser.add_argument(
+    add = parser.add_argument
+    add("course", choices=[*COURSES, "all"], help="whose files to build")
+    add("--first-name", default="", help="as the course displays it")
+    add("--last-name", default="", help="as the course displays it")
+    add("--student-number", default="", help="wanted by cs324")
+    add(
         "--output",
         default=ROOT / "submissions",
         help="the folder to write to, a folder per course in it (default: %(default)s)",
     )
-    parser.add_argument(
+    add(
         "--execute",
         action="store_true",
-        help="run the notebooks first, on copies (default: print the saved outputs)",
+        help="run the notebooks first, on copies, one thread in each "
+        "(default: print the saved outputs)",
+    )
+    add(
+        "--jobs", type=_count, help="notebooks that run at a time (default: one a core)"
+    )
+    add(
+        "--save", action="store_true", help="write the executed notebooks back in place"
+    )
+    add(
+        "--only",
+        action="append",
+        metavar="NOTEBOOK",
+        help="run just this notebook and build nothing; may be given several times",
     )
     return parser
 
 
-def build(names, student, output, execute=False):
+def _count(text):
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
+# ---------------------------------------------------------------------------- running
+def run_only(names, wanted, save, jobs):
+    """Run the notebooks `wanted` (file names, with or without ending) of some courses."""
+    known = {n.removesuffix(".ipynb"): n for c in names for n in COURSES[c].notebooks}
+    wanted = {name.removesuffix(".ipynb") for name in wanted}
+    if wanted - set(known):
+        raise BuildError(
+            f"--only {min(wanted - set(known))!r} is none of {', '.join(known)}."
+        )
+    with tempfile.TemporaryDirectory(prefix="submission-") as copies:
+        folders = {name: COURSES[name].copy_to(copies) for name in names}
+        _execute(folders, jobs, save, {known[name] for name in wanted})
+    print("saved" if save else "run, and not saved (--save writes them back)")
+
+
+def _execute(folders, jobs, save, wanted=None):
+    """Run the notebooks in the copied `folders`; with `save` also write them back."""
+    from submission import runner  # nbclient takes a while to import
+
+    paths = [
+        folder / notebook
+        for name, folder in folders.items()
+        for notebook in COURSES[name].notebooks
+        if wanted is None or notebook in wanted
+    ]
+    tasks = [runner.Task(path.name, read_notebook(path), path.parent) for path in paths]
+    try:
+        runner.run(tasks, jobs)
+    except runner.RunError as error:
+        raise BuildError(f"{error}\n  Nothing was written.") from error
+    for path, task in zip(paths, tasks):
+        nbformat.write(task.notebook, path)
+    if save:
+        for path in paths:
+            target = ROOT / "notebooks" / path.parent.name / path.name
+            aside = target.with_name(f".{target.name}.incomplete")
+            aside.write_bytes(path.read_bytes())
+            os.replace(aside, target)
+
+
+# --------------------------------------------------------------------------- building
+def build(names, student, output, execute=False, save=False, jobs=None):
     """Build the files of the courses in `names` in `output`, all of them or none.
 
     Raises BuildError when the notebooks, the student's data or the folder do not allow it.
     """
     start = time.perf_counter()
-    _check(names, student, output, execute)
+    with tempfile.TemporaryDirectory(prefix="submission-") as copies:
+        folders = {name: COURSES[name].copy_to(copies) for name in names}
+        _check(folders, student, output, execute)
+        if execute:
+            _execute(folders, jobs, save)
+        finished = _print(folders, student, output)
+    print(f"\nIn {output}:")
+    for path in finished:
+        print(f"  {(output / path).stat().st_size / 1000:8,.0f} kB  {path}")
+    print(f"{len(finished)} files in {time.perf_counter() - start:.1f} s")
+
+
+def _check(folders, student, output, execute):
+    """Raise BuildError with all that is wrong, before anything is written."""
+    found = []
+    if output.exists() and not output.is_dir():
+        found.append(f"--output {output} is not a folder.")
+    for name, folder in folders.items():
+        course = COURSES[name]
+        found += [
+            f"{name} wants --{field.replace('_', '-')}."
+            for field in course.needs
+            if not getattr(student, field)
+        ]
+        found += [f"{name}: {p}" for p in problems(course, folder, not execute)]
+    if found:
+        raise BuildError("nothing was written.\n  " + "\n  ".join(found))
+
+
+def _print(folders, student, output):
+    """Build the courses' files aside, and move them to `output`; their relative paths."""
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".building-", dir=output) as aside:
         aside = Path(aside)
         finished = []
-        for name in names:
-            course = COURSES[name]
-            folder = _executed(course, aside / "run") if execute else course.path
-            for file, content in course.build(folder, student):
+        for name, folder in folders.items():
+            for file, content in COURSES[name].build(folder, student):
                 path = aside / name / file
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(content)
@@ -90,72 +192,7 @@ def build(names, student, output, execute=False):
         for path in finished:
             (output / path).parent.mkdir(exist_ok=True)
             os.replace(aside / path, output / path)
-    print(f"\nIn {output}:")
-    for path in finished:
-        print(f"  {(output / path).stat().st_size / 1000:8,.0f} kB  {path}")
-    print(f"{len(finished)} files in {time.perf_counter() - start:.1f} s")
-
-
-def _check(names, student, output, execute):
-    """Raise BuildError with all that is wrong, before anything is written."""
-    found = []
-    if output.exists() and not output.is_dir():
-        found.append(f"--output {output} is not a folder.")
-    for name in names:
-        course = COURSES[name]
-        found += [
-            f"{name} wants --{field.replace('_', '-')}."
-            for field in course.needs
-            if not getattr(student, field)
-        ]
-        found += [f"{name}: {p}" for p in problems(course, not execute)]
-    if found:
-        raise BuildError("nothing was written.\n  " + "\n  ".join(found))
-
-
-def _executed(course, aside):
-    """A copy of the course's folder in `aside` with its notebooks run there."""
-    folder = aside / course.folder
-    shutil.copytree(
-        course.path,
-        folder,
-        ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"),
-    )
-    environment = dict(os.environ)
-    if environment.get("COURSEWORK_DATA"):
-        environment["COURSEWORK_DATA"] = os.path.abspath(environment["COURSEWORK_DATA"])
-    for name in course.headings:
-        notebook = read_notebook(folder / name)
-        _run(notebook, name, folder, environment)
-        nbformat.write(notebook, folder / name)
-    return folder
-
-
-def _run(notebook, name, folder, environment):
-    """Execute a notebook in place, with a progress bar over its cells."""
-    code = [c for c in notebook.cells if c.cell_type == "code" and c.source.strip()]
-    with tqdm(total=len(code), desc=name, unit="cell") as bar:
-        client = NotebookClient(
-            notebook,
-            timeout=None,
-            kernel_name="python3",
-            record_timing=False,
-            resources={"metadata": {"path": str(folder)}},
-            on_cell_executed=lambda **_: bar.update(),
-        )
-        try:
-            client.execute(env=environment, stderr=subprocess.DEVNULL)
-        except CellExecutionError as error:
-            raise BuildError(
-                f"{name}: cell {bar.n} ended with {error.ename}: {error.evalue}\n"
-                "  Nothing was written."
-            ) from error
-        except (DeadKernelError, AssertionError) as error:
-            # on Ctrl-C nbclient stops the kernel, finds it dead and stops it once more
-            raise BuildError(
-                f"{name}: stopped after {bar.n} of {len(code)} cells. "
-                "Nothing was written."
-            ) from error
+    return finished
 
 
 if __name__ == "__main__":

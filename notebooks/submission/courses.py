@@ -1,7 +1,9 @@
 """What each course wants handed in: its files, and what must be true before they are made."""
 
 import io
+import os
 import re
+import shutil
 import unicodedata
 import zipfile
 from collections.abc import Callable
@@ -19,6 +21,7 @@ LONGEST = (
 )
 JOINERS = str.maketrans("", "", "\u200c\u200d")  # in Persian and Indian names
 FILLERS = "\u115f\u1160\u3164\uffa0"  # letters that nobody can see
+COPIED = (".ipynb", ".py", ".csv", ".json", ".txt", ".md", ".png", ".svg")
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the date of every file in an archive
 
 
@@ -72,7 +75,8 @@ class Course:
 
     `headings` maps each notebook to the words that its Markdown headings must have;
     `sources` are other files that must be there; `needs` are fields of `Student`; `build`
-    takes the folder and the student and yields (file name, content as bytes).
+    takes the folder and the student and yields (file name, content as bytes). Notebooks in
+    `also_run` are executed with the others and not handed in.
     """
 
     folder: str
@@ -80,16 +84,41 @@ class Course:
     sources: tuple
     needs: tuple
     build: Callable
+    also_run: tuple = ()
 
     @property
     def path(self):
         """The folder with the committed notebooks."""
         return ROOT / "notebooks" / self.folder
 
+    @property
+    def notebooks(self):
+        """The file names of all notebooks that are run."""
+        return (*self.headings, *self.also_run)
 
-def problems(course, executed=True):
-    """What is wrong with the committed notebooks and sources: a list of sentences."""
-    folder = course.path
+    def copy_to(self, folder):
+        """A copy in `folder`, a path, of what the course's folder holds.
+
+        Everything is read from there afterwards, so that one build has one state of it.
+        What editors, kernels and programs leave (links, pipes, checkpoints) stays behind.
+        """
+        target = Path(folder) / self.folder
+        shutil.copytree(self.path, target, ignore=_of_no_use)
+        return target
+
+
+def _of_no_use(folder, names):
+    def useful(name):
+        path = Path(folder, name)
+        if name.startswith((".", "__pycache__")) or path.is_symlink():
+            return False
+        return path.is_dir() or path.is_file() and path.suffix in COPIED
+
+    return [name for name in names if not useful(name)]
+
+
+def problems(course, folder, executed=True):
+    """What is wrong with the notebooks and sources in `folder`: a list of sentences."""
     found = [
         f"{name} is missing."
         for name in course.sources
@@ -99,7 +128,7 @@ def problems(course, executed=True):
         try:
             notebook = read_notebook(folder / name)
         except PrintError as error:
-            found.append(str(error))
+            found.append(str(error).replace(f"{folder}{os.sep}", ""))
             continue
         found += [f"{name}: {problem}" for problem in _missing(notebook, wanted)]
         if executed:
@@ -335,5 +364,6 @@ COURSES = {
         ),
         needs=("last_name",),
         build=_build_ee519,
+        also_run=("TrainingTester.ipynb",),
     ),
 }
