@@ -33,6 +33,13 @@ def numerical_gradient(function, array, step=1e-5):
     return gradient
 
 
+def cast(model, dtype):
+    """`model`, its parameters turned into `dtype`."""
+    for layer in model.layers:
+        layer.W, layer.b = layer.W.astype(dtype), layer.b.astype(dtype)
+    return model
+
+
 def in_pytorch(model):
     """An `nn.Sequential` with the layers, activations, parameters and dtype of `model`.
 
@@ -43,7 +50,7 @@ def in_pytorch(model):
         linear = nn.Linear(*layer.W.shape, dtype=torch.from_numpy(layer.W).dtype)
         with torch.no_grad():
             linear.weight.copy_(torch.from_numpy(layer.W.T))
-            linear.bias.copy_(torch.from_numpy(layer.b))
+            linear.bias.copy_(torch.from_numpy(layer.b.ravel()))
         modules += [linear, IN_PYTORCH[type(f)]()]
     return nn.Sequential(*modules)
 
@@ -66,15 +73,3 @@ def relative_difference(ours, reference):
             f"ours must have the reference's shape {reference.shape}, got {ours.shape}"
         )
     return float(np.abs(ours - reference).max() / max(np.abs(reference).max(), 1e-300))
-
-
-def error_of(function, *arguments):
-    """'ErrorType: message' of the error that the call raises.
-
-    Raises AssertionError if there is none.
-    """
-    try:
-        function(*arguments)
-    except (TypeError, ValueError, RuntimeError) as error:
-        return f"{type(error).__name__}: {error}"
-    raise AssertionError(f"{function} raised no error")

@@ -1,4 +1,4 @@
-"""mytorch against PyTorch: values, gradients, networks, training, bad input."""
+"""mytorch against PyTorch, over shapes, types and activations that hypothesis picks."""
 
 import ast
 import subprocess
@@ -13,7 +13,6 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from mytorch import (
-    MLP,
     MLP0,
     MLP1,
     MLP4,
@@ -28,6 +27,7 @@ from mytorch import (
 )
 from parity import (
     IN_PYTORCH,
+    cast,
     gradients,
     gradients_in_pytorch,
     in_pytorch,
@@ -56,32 +56,30 @@ def tensor(array):
     return torch.tensor(array, requires_grad=True)
 
 
-def targets(loss, generator, rows, columns, dtype):
+def targets(loss, generator, rows, columns, dtype, soft=False):
     """Random targets of shape (rows, columns) that suit the class `loss`."""
-    if loss is CrossEntropyLoss:
-        return np.eye(columns, dtype=dtype)[generator.integers(columns, size=rows)]
-    return generator.normal(size=(rows, columns)).astype(dtype)
+    if loss is MSELoss:
+        return generator.normal(size=(rows, columns)).astype(dtype)
+    if soft:
+        return generator.dirichlet(np.ones(columns), size=rows).astype(dtype)
+    return np.eye(columns, dtype=dtype)[generator.integers(columns, size=rows)]
 
 
-def network(cls, inputs, outputs, width, **options):
-    """MLP0, MLP1 or MLP4 with hidden layers of `width` and biases that are not zero."""
-    hidden = {
-        MLP0: {},
-        MLP1: {"hidden_sizes": [width]},
-        MLP4: {"hidden_sizes": [width] * 4},
-    }
-    model = cls(inputs, outputs, **hidden[cls], **options)
+def lively(model, dtype=np.float64):
+    """`model` in `dtype`, its weights larger and its biases not zero.
+
+    Else five layers would shrink everything to rounding error.
+    """
     for layer in model.layers:
-        layer.W *= 5  # so that five layers do not shrink everything to rounding error
-        layer.b += np.random.normal(size=layer.b.shape).astype(layer.b.dtype)
-    return model
+        layer.W = 5 * layer.W
+        layer.b = np.random.normal(size=layer.b.shape)
+    return cast(model, dtype)
 
 
 # ---------------------------------------------------------------------------- package
 def test_the_files_of_the_sheet_are_there():
-    assert {"linear.py", "loss.py", "sgd.py", "activation.py", "mlp.py"} <= {
-        path.name for path in MODULES
-    }
+    names = {path.name for path in MODULES}
+    assert {"linear.py", "loss.py", "sgd.py", "activation.py", "mlp.py"} <= names
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
@@ -102,10 +100,9 @@ def test_importing_it_loads_nothing_beyond_numpy():
         "import sys, numpy; before = set(sys.modules); import mytorch; "
         "print({name.split('.')[0] for name in set(sys.modules) - before})"
     )
-    folder = Path(mytorch.__file__).parent.parent
     output = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=folder,
+        cwd=Path(mytorch.__file__).parent.parent,
         check=True,
         capture_output=True,
         text=True,
@@ -113,66 +110,88 @@ def test_importing_it_loads_nothing_beyond_numpy():
     assert output.strip() == "{'mytorch'}"
 
 
+@pytest.mark.parametrize(
+    "cls",
+    [MSELoss, CrossEntropyLoss, Identity, Sigmoid, Tanh, ReLU, MLP0, MLP1, MLP4],
+)
+def test_forward_and_backward_stand_in_the_class_itself(cls):
+    assert {"forward", "backward"} <= set(vars(cls))
+
+
 # ----------------------------------------------------------------------------- linear
-@pytest.mark.parametrize("dtype", TOLERANCE)
-def test_linear_starts_with_normal_weights_of_variance_001_and_zero_biases(dtype):
+def test_linear_starts_with_normal_weights_of_variance_001_and_zero_biases():
     np.random.seed(0)
-    layer = Linear(300, 500, dtype=dtype)
+    layer = Linear(300, 500)
     assert layer.W.shape == (300, 500) and layer.b.shape == (500,)
-    assert layer.W.dtype == layer.b.dtype == dtype and not layer.b.any()
-    standard = layer.W.astype(float).ravel() / 0.1
+    assert not layer.b.any()
+    standard = layer.W.ravel() / 0.1
     # the first four moments of a standard normal, at five standard errors
     for power, moment, variance in [(1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)]:
         margin = 5 * np.sqrt(variance / standard.size)
         assert abs((standard**power).mean() - moment) < margin
     np.random.seed(0)
-    assert np.array_equal(Linear(300, 500, dtype=dtype).W, layer.W)
+    assert np.array_equal(Linear(300, 500).W, layer.W)
 
 
-@given(seed=seeds, rows=sizes, inputs=sizes, outputs=sizes, dtype=dtypes)
-def test_linear_equals_pytorch(seed, rows, inputs, outputs, dtype):
+@given(
+    seed=seeds,
+    rows=sizes,
+    inputs=sizes,
+    outputs=sizes,
+    dtype=dtypes,
+    column=st.booleans(),
+)
+def test_linear_equals_pytorch(seed, rows, inputs, outputs, dtype, column):
     np.random.seed(seed)
-    layer = Linear(inputs, outputs, dtype)
-    layer.b += np.random.normal(size=outputs).astype(dtype)
+    layer = Linear(inputs, outputs)
+    layer.W = layer.W.astype(dtype)
+    layer.b = np.random.normal(size=(outputs, 1) if column else outputs).astype(dtype)
     A = np.random.normal(size=(rows, inputs)).astype(dtype)
     dLdO = np.random.normal(size=(rows, outputs)).astype(dtype)
     a, w, b = tensor(A), tensor(layer.W), tensor(layer.b)
-    expected = a @ w + b
+    expected = a @ w + b.reshape(1, -1)
     expected.backward(torch.from_numpy(dLdO))
     assert agree(layer.forward(A), expected, dtype)
     assert agree(layer.backward(dLdO), a.grad, dtype)
     assert agree(layer.dLdW, w.grad, dtype)
     assert agree(layer.dLdb, b.grad, dtype)
-    stored = layer.dLdW
-    assert layer.backward(dLdO, input_gradient=False) is None
-    assert np.array_equal(layer.dLdW, stored)
-
-
-def test_linear_takes_the_type_of_its_parameters():
-    layer = Linear(2, 2, np.float32)
-    assert layer.forward([[1, 2]]).dtype == np.float32
-    layer.W = np.array([[1, 0], [0, 1]])  # integers must not cut off the inputs
-    assert np.array_equal(layer.forward([[0.5, 1.5]]), [[0.5, 1.5]])
-    assert np.array_equal(layer.backward([[0.25, 0.5]]), [[0.25, 0.5]])
+    assert layer.A is A
 
 
 # ------------------------------------------------------------------------------- loss
 @pytest.mark.parametrize("cls", LOSSES)
-@given(seed=seeds, rows=sizes, columns=sizes, dtype=dtypes, scale=st.floats(0, 1000))
-def test_loss_equals_pytorch(cls, seed, rows, columns, dtype, scale):
+@given(
+    seed=seeds,
+    rows=sizes,
+    columns=sizes,
+    dtype=dtypes,
+    scale=st.floats(0, 1000),
+    soft=st.booleans(),
+)
+def test_loss_equals_pytorch(cls, seed, rows, columns, dtype, scale, soft):
     generator = np.random.default_rng(seed)
     O = (scale * generator.normal(size=(rows, columns))).astype(dtype)
-    Y = targets(cls, generator, rows, columns, dtype)
+    Y = targets(cls, generator, rows, columns, dtype, soft)
     o = tensor(O)
     expected = LOSSES[cls]()(o, torch.from_numpy(Y))
     expected.backward()
     loss = cls()
     value = loss.forward(O, Y)
-    assert isinstance(value, float)
+    assert np.ndim(value) == 0 and value.dtype == dtype
     assert value == pytest.approx(
         expected.item(), rel=TOLERANCE[dtype], abs=TOLERANCE[dtype]
     )
     assert agree(loss.backward(), o.grad, dtype)
+
+
+def test_cross_entropy_takes_its_formula_for_rows_that_do_not_sum_to_one():
+    O, Y = np.array([[1.0, -2, 0.5], [0, 3, 1]]), np.array([[2.0, -1, 3], [0, 0, 0]])
+    o = tensor(O)
+    expected = nn.CrossEntropyLoss()(o, torch.from_numpy(Y))
+    expected.backward()
+    loss = CrossEntropyLoss()
+    assert loss.forward(O, Y) == pytest.approx(expected.item(), rel=1e-13)
+    assert agree(loss.backward(), o.grad, np.float64)
 
 
 @pytest.mark.parametrize("cls", LOSSES)
@@ -199,14 +218,6 @@ def test_cross_entropy_of_huge_logits_is_exact(dtype, large):
         value = loss.forward(O, np.eye(3)[[1, 1]])
         assert value == pytest.approx(2 * large, rel=1e-6)
         assert np.array_equal(loss.backward(), [[0.5, -0.5, 0]] * 2)
-
-
-def test_loss_that_refuses_its_input_keeps_the_last_good_one():
-    loss = CrossEntropyLoss()
-    loss.forward([[0.0, 0.0]], [[1, 0]])
-    with pytest.raises(ValueError):
-        loss.forward([[1.0, 2.0, 3.0]], [[1, 0]])
-    assert np.array_equal(loss.backward(), [[-0.5, 0.5]])
 
 
 # ------------------------------------------------------------------------- activation
@@ -254,10 +265,10 @@ def test_loss_through_network_equals_autograd(
 ):
     rows, inputs, outputs, width = shape
     np.random.seed(seed)
-    options = {"output_activation": output_activation, "dtype": dtype}
+    options = {"output_activation": output_activation}
     if cls is not MLP0:
-        options["activation"] = activation
-    model, criterion = network(cls, inputs, outputs, width, **options), loss()
+        options |= {"activation": activation, "hidden_features": width}
+    model, criterion = lively(cls(inputs, outputs, **options), dtype), loss()
     reference = in_pytorch(model)
     generator = np.random.default_rng(seed)
     X = generator.normal(size=(rows, inputs)).astype(dtype)
@@ -286,7 +297,8 @@ def test_loss_through_network_equals_autograd(
 def test_loss_through_mlp4_to_the_first_weight_equals_finite_differences(loss, rows):
     np.random.seed(rows)
     generator = np.random.default_rng(rows)
-    model, criterion = network(MLP4, 3, 4, 5, activation=Tanh), loss()
+    model = lively(MLP4(3, 4, hidden_features=5, activation=Tanh))
+    criterion = loss()
     X = generator.normal(size=(rows, 3))
     Y = targets(loss, generator, rows, 4, float)
     criterion.forward(model.forward(X), Y)
@@ -299,30 +311,32 @@ def test_loss_through_mlp4_to_the_first_weight_equals_finite_differences(loss, r
     assert relative_difference(first.dLdW, by_differences) < 1e-6
 
 
-@pytest.mark.parametrize("hidden", range(7))
-def test_sgd_follows_pytorch_for_any_number_of_layers(hidden):
-    np.random.seed(hidden)
-    generator = np.random.default_rng(hidden)
-    model, loss = MLP([3, *[6] * hidden, 4], activation=Tanh), CrossEntropyLoss()
-    for layer in model.layers:
-        layer.W *= 5
-    start = [layer.W.copy() for layer in model.layers]
+@pytest.mark.parametrize("cls", [MLP0, MLP1, MLP4])
+@pytest.mark.parametrize("column", [False, True])
+def test_sgd_follows_pytorch(cls, column):
+    np.random.seed(1)
+    generator = np.random.default_rng(1)
+    options = {} if cls is MLP0 else {"hidden_features": 6, "activation": Tanh}
+    model, loss = lively(cls(3, 4, **options)), CrossEntropyLoss()
     reference = in_pytorch(model)
+    for layer in model.layers:
+        layer.b = layer.b.reshape(-1, 1) if column else layer.b
+    start = [layer.W.copy() for layer in model.layers]
     optimizer, theirs = SGD(model, 0.1), torch.optim.SGD(reference.parameters(), 0.1)
     for rows in [8, 8, 3, 1, 8, 5] * 5:  # batches need not have one size
         X = generator.normal(size=(rows, 3))
         Y = targets(CrossEntropyLoss, generator, rows, 4, float)
         loss.forward(model.forward(X), Y)
-        model.backward(loss.backward(), input_gradient=False)
+        model.backward(loss.backward())
         optimizer.step()
         theirs.zero_grad()
         nn.CrossEntropyLoss()(reference(torch.tensor(X)), torch.tensor(Y)).backward()
         theirs.step()
     for layer, linear, before in zip(model.layers, reference[::2], start):
-        assert np.allclose(
-            layer.W, linear.weight.detach().numpy().T, rtol=0, atol=1e-12
-        )
-        assert np.allclose(layer.b, linear.bias.detach().numpy(), rtol=0, atol=1e-12)
+        W, b = (p.detach().numpy() for p in (linear.weight.T, linear.bias))
+        assert np.allclose(layer.W, W, rtol=0, atol=1e-12)
+        assert np.allclose(layer.b.ravel(), b, rtol=0, atol=1e-12)
+        assert layer.b.ndim == 1 + column
         assert np.abs(layer.W - before).max() > 1e-3
 
 
@@ -332,155 +346,53 @@ def test_networks_have_the_layers_and_activations_of_the_sheet():
         shapes = [layer.W.shape for layer in model.layers]
         assert shapes == list(zip([784, *hidden], [*hidden, 10]))
         assert [type(f) for f in model.f] == [ReLU] * len(hidden) + [Identity]
-    every_layer = MLP4(5, 2, [4, 3, 4, 3], activation=Tanh, output_activation=Tanh)
-    assert [type(f) for f in every_layer.f] == [Tanh] * 5
-    assert len({id(f) for f in every_layer.f}) == 5  # each keeps its own H
+    model = MLP4(5, 2, hidden_features=3, activation=Tanh, output_activation=Tanh)
+    assert [type(f) for f in model.f] == [Tanh] * 5
+    assert len({id(f) for f in model.f}) == 5  # each keeps its own H
 
 
-def test_backward_without_input_gradient_leaves_the_others_alone():
-    np.random.seed(0)
-    model = MLP4(3, 2, [4] * 4, activation=Tanh)
-    model.forward(np.ones((5, 3)))
-    model.backward(np.ones((5, 2)))
-    before = gradients(model)
-    assert model.backward(np.ones((5, 2)), input_gradient=False) is None
-    assert all(map(np.array_equal, before, gradients(model)))
-
-
-# -------------------------------------------------------------------------- bad input
-@pytest.mark.parametrize("size", [0, -1, 2.0, True, None, "3"])
-@pytest.mark.parametrize("name", ["in_features", "out_features"])
-def test_sizes_must_be_positive_integers(name, size):
-    arguments = {"in_features": 2, "out_features": 2} | {name: size}
-    for cls in (Linear, MLP0, MLP1, MLP4):
-        with pytest.raises(
-            ValueError, match="must be a positive integer, got"
-        ) as error:
-            cls(**arguments)
-        assert repr(size) in str(error.value)
-
-
+# ----------------------------------------------- what NumPy would broadcast in silence
 @pytest.mark.parametrize(
-    "make, error, message",
-    [
-        (lambda: Linear(2, 2, dtype=int), ValueError, "dtype must be a floating-point"),
-        (lambda: MLP([3]), ValueError, "sizes must hold at least two integers"),
-        (lambda: MLP(3), ValueError, "sizes must hold at least two integers, got 3"),
-        (
-            lambda: MLP1(hidden_sizes=9),
-            ValueError,
-            "hidden_sizes must be a sequence of 1",
-        ),
-        (
-            lambda: MLP1(hidden_sizes=[0]),
-            ValueError,
-            "must be a positive integer, got 0",
-        ),
-        (lambda: MLP4(hidden_sizes=[9]), ValueError, "must be a sequence of 4, got"),
-        (lambda: MLP1(activation=ReLU()), TypeError, "^activation must be a class"),
-        (lambda: MLP1(activation="relu"), TypeError, "must be a class .* got 'relu'"),
-        (lambda: MLP0(output_activation=None), TypeError, "^output_activation must be"),
-        (lambda: SGD([Linear(2, 2)], 0.1), TypeError, "model must have .* got list"),
-        (lambda: SGD(MLP0(), 0), ValueError, "lr must be a positive number, got 0"),
-        (lambda: SGD(MLP0(), -0.1), ValueError, "lr must be .* got -0.1"),
-        (lambda: SGD(MLP0(), np.nan), ValueError, "lr must be .* got nan"),
-        (lambda: SGD(MLP0(), np.inf), ValueError, "lr must be .* got inf"),
-        (lambda: SGD(MLP0(), "0.1"), ValueError, "lr must be .* got '0.1'"),
-        (lambda: SGD(MLP0(), True), ValueError, "lr must be .* got True"),
-    ],
+    "b",
+    [np.ones((1, 1)), np.ones((1, 3)), np.ones((3, 3)), np.ones(1), np.array(1.0)],
+    ids=lambda b: str(b.shape),
 )
-def test_bad_arguments_are_named(make, error, message):
-    with pytest.raises(error, match=message):
-        make()
+def test_linear_refuses_a_bias_of_another_shape(b):
+    layer = Linear(2, 3)
+    layer.b = b
+    with pytest.raises(AssertionError, match="b has the shape"):
+        layer.forward(np.ones((3, 2)))
 
 
-BAD_ARRAYS = [  # in the place of a float array of shape (4, 3)
-    (np.ones((4, 2)), ValueError, r"must have shape .*3\).*, got \(4, 2\)"),
-    (np.ones((3, 4)), ValueError, r"got \(3, 4\)"),
-    (np.ones(3), ValueError, r"got \(3,\)"),
-    (np.ones((4, 3, 1)), ValueError, r"got \(4, 3, 1\)"),
-    (np.ones((0, 3)), ValueError, r"got \(0, 3\)"),
-    (1.0, ValueError, r"got \(\)"),
-    (np.array([[1.0, np.nan, 1]] * 4), ValueError, "must be finite, got 4 NaN"),
-    (np.array([[1.0, np.inf, -np.inf]] * 4), ValueError, "must be finite, got 8 NaN"),
-    (np.full((4, 3), 1j), TypeError, "must hold real numbers, got dtype complex128"),
-    (np.full((4, 3), "1"), TypeError, "must hold real numbers, got dtype <U1"),
-]
+@pytest.mark.parametrize("shape", [(1, 3), (4, 1), (3,), (1,), ()])
+def test_gradients_and_targets_of_another_shape_are_refused(shape):
+    wrong, X = np.ones(shape), np.ones((4, 2))
+    layer = Linear(2, 3)
+    layer.forward(X)
+    with pytest.raises(AssertionError, match="dLdO has the shape"):
+        layer.backward(wrong)
+    for model in (MLP0(2, 3), MLP1(2, 3), MLP4(2, 3)):
+        model.forward(X)
+        with pytest.raises(AssertionError, match="dLdA.? has the shape"):
+            model.backward(wrong)
+    for loss in (MSELoss(), CrossEntropyLoss()):
+        with pytest.raises(AssertionError, match="O and Y have the shapes"):
+            loss.forward(np.ones((4, 3)), wrong)
 
 
-@pytest.mark.parametrize("value, error, message", BAD_ARRAYS)
-def test_bad_arrays_are_refused_by_name(value, error, message):
-    layer, mlp, mse = Linear(3, 3), MLP4(3, 3, [5] * 4), MSELoss()
-    layer.forward(np.ones((4, 3)))
-    mlp.forward(np.ones((4, 3)))
-    calls = {
-        "dLdO": lambda: layer.backward(value),
-        "dLdA": lambda: mlp.backward(value),
-        "Y": lambda: mse.forward(np.ones((4, 3)), value),
-        "A": lambda: layer.forward(value),
-    }
-    if error is TypeError or "finite" in message:
-        calls["H"] = lambda: Tanh().forward(value)
-        calls["O"] = lambda: CrossEntropyLoss().forward(value, np.eye(3)[[0, 1, 2, 0]])
-    for name, call in calls.items():
-        with pytest.raises(error, match=message) as caught:
-            call()
-        assert str(caught.value).startswith(name + " must")
+@pytest.mark.parametrize("size", [(0, 2), (2, 0), (-1, 2)])
+def test_a_layer_needs_inputs_and_outputs(size):
+    with pytest.raises(AssertionError):
+        Linear(*size)
 
 
-@pytest.mark.parametrize(
-    "Y",
-    [
-        [[0.5, 0.5], [1, 0]],
-        [[1, 0], [1, 1]],
-        [[0, 0], [1, 0]],
-        [[2, 0], [1, 0]],
-        [[2, -1], [1, 0]],
-        [[np.nan, 1], [1, 0]],
-        [0, 1],
-    ],
-)
-def test_cross_entropy_refuses_targets_that_are_not_one_hot(Y):
-    loss = CrossEntropyLoss()
-    with pytest.raises(ValueError, match="Y must be one-hot.* got "):
-        loss.forward(np.zeros((2, 2)), Y)
-    assert loss.O is None
-
-
-@pytest.mark.parametrize(
-    "cls", [Identity, Sigmoid, Tanh, ReLU, MSELoss, CrossEntropyLoss]
-)
-def test_backward_before_forward_is_refused(cls):
-    with pytest.raises(
-        RuntimeError, match=f"{cls.__name__}.backward was called before"
-    ):
-        cls().backward()
-
-
-def test_layers_networks_and_sgd_refuse_steps_out_of_order():
-    with pytest.raises(RuntimeError, match="Linear.backward was called before"):
-        Linear(2, 2).backward(np.ones((1, 2)))
-    model = MLP1(2, 2, [3])
-    with pytest.raises(RuntimeError, match="Identity.backward was called before"):
-        model.backward(np.ones((1, 2)))
-    model.layers[0].dLdW, model.layers[0].dLdb = np.ones((2, 3)), np.ones(3)
-    before = model.layers[0].W.copy()
-    with pytest.raises(RuntimeError, match="layer 1 has no gradient"):
-        SGD(model, 0.1).step()
-    assert np.array_equal(model.layers[0].W, before)
-
-
-def test_a_gradient_that_would_broadcast_is_refused():
-    model = MLP1(2, 2, [3])
-    model.forward(np.ones((4, 2)))
-    with pytest.raises(
-        ValueError, match=r"dLdA must have shape \(4, 2\), got \(1, 2\)"
-    ):
-        model.backward(np.ones((1, 2)))
-
-
-def test_numbers_whose_sum_overflows_are_still_finite():
-    assert np.array_equal(ReLU().forward([1e308] * 3), [1e308] * 3)
+@pytest.mark.parametrize("cls", LOSSES)
+@pytest.mark.parametrize("place", ["O", "Y"])
+def test_losses_refuse_nan(cls, place):
+    arrays = {"O": np.ones((2, 2)), "Y": np.eye(2)}
+    arrays[place][0, 1] = np.nan
+    with pytest.raises(AssertionError, match="NaN"):
+        cls().forward(**arrays)
 
 
 def test_divergence_is_reported_where_it_happens():
@@ -488,9 +400,9 @@ def test_divergence_is_reported_where_it_happens():
     optimizer = SGD(model, 1e6)
     with (
         np.errstate(over="ignore", invalid="ignore"),
-        pytest.raises(ValueError, match="lower the learning rate"),
+        pytest.raises(AssertionError, match="lower the learning rate"),
     ):
         for _ in range(1000):
-            loss.forward(model.forward([[1.0]]), [[1.0]])
+            loss.forward(model.forward(np.ones((1, 1))), np.ones((1, 1)))
             model.backward(loss.backward())
             optimizer.step()

@@ -3,11 +3,10 @@
 from .activation import Identity, ReLU, Sigmoid, Tanh
 from .linear import Linear
 from .loss import CrossEntropyLoss, MSELoss
-from .mlp import MLP, MLP0, MLP1, MLP4
+from .mlp import MLP0, MLP1, MLP4
 from .sgd import SGD
 
 __all__ = [
-    "MLP",
     "MLP0",
     "MLP1",
     "MLP4",

@@ -1,96 +1,104 @@
-"""Multi-layer perceptrons with 0, 1, 4 or any number of hidden layers (problem 5)."""
+"""Problem 5: multi-layer perceptrons with 0, 1 and 4 hidden layers.
 
-import numpy as np
+`layers` are the linear layers, `f` the activations behind them. `backward` returns
+dL/dX; each layer stores its dLdW and dLdb. `*` is the element-wise product.
+"""
 
 from .activation import Identity, ReLU
-from .checks import check_array
 from .linear import Linear
 
 
-class MLP:
-    """A^(0) = X; H^(l) = A^(l-1) W^(l) + 1_N b^(l)^T; A^(l) = phi^(l)(H^(l)).
+class MLP0:
+    """No hidden layer."""
 
-    Attributes: `layers`, linear layers from `sizes[0]` to `sizes[1]` features and so
-    on; `f`, as many activations: `activation` after each hidden layer,
-    `output_activation` after the last (both are classes such as ReLU). With Identity
-    there, the default, the last A are logits, or any real numbers in regression.
-
-    Raises ValueError unless `sizes` are at least two positive integers, TypeError for
-    an activation that is not a class.
-    """
-
-    def __init__(
-        self, sizes, activation=ReLU, output_activation=Identity, dtype=np.float64
-    ):
-        if np.ndim(sizes) != 1 or len(sizes) < 2:
-            raise ValueError(f"sizes must hold at least two integers, got {sizes!r}")
-        pairs = zip(sizes, sizes[1:])  # noqa: RUF007 (this library imports NumPy only)
-        self.layers = [Linear(d, h, dtype) for d, h in pairs]
-        hidden = [_made("activation", activation) for _ in self.layers[1:]]
-        self.f = [*hidden, _made("output_activation", output_activation)]
+    def __init__(self, in_features=784, out_features=10, output_activation=Identity):
+        self.layers = [Linear(in_features, out_features)]
+        self.f = [output_activation()]
 
     def forward(self, X):
-        """The last A, of shape (N, out_features), for X of shape (N, in_features).
+        """A1 (N, out_features) for X (N, in_features)."""
+        H1 = self.layers[0].forward(X)
+        A1 = self.f[0].forward(H1)
+        return A1
 
-        Raises ValueError for another shape or non-finite values.
-        """
+    def backward(self, dLdA1):
+        """dL/dX (N, in_features) for dL/dA1 (N, out_features)."""
+        dA1dH1 = self.f[0].backward()
+        assert dLdA1.shape == dA1dH1.shape, f"dLdA1 has the shape {dLdA1.shape}"
+        dLdH1 = dLdA1 * dA1dH1
+        dLdX = self.layers[0].backward(dLdH1)
+        return dLdX
+
+
+class MLP1:
+    """One hidden layer, of `hidden_features` units."""
+
+    def __init__(
+        self,
+        in_features=784,
+        out_features=10,
+        hidden_features=256,
+        activation=ReLU,
+        output_activation=Identity,
+    ):
+        self.layers = [
+            Linear(in_features, hidden_features),
+            Linear(hidden_features, out_features),
+        ]
+        self.f = [activation(), output_activation()]
+
+    def forward(self, X):
+        """A2 (N, out_features) for X (N, in_features)."""
+        H1 = self.layers[0].forward(X)
+        A1 = self.f[0].forward(H1)
+        H2 = self.layers[1].forward(A1)
+        A2 = self.f[1].forward(H2)
+        return A2
+
+    def backward(self, dLdA2):
+        """dL/dX (N, in_features) for dL/dA2 (N, out_features)."""
+        dA2dH2 = self.f[1].backward()
+        assert dLdA2.shape == dA2dH2.shape, f"dLdA2 has the shape {dLdA2.shape}"
+        dLdH2 = dLdA2 * dA2dH2
+        dLdA1 = self.layers[1].backward(dLdH2)
+        dLdH1 = dLdA1 * self.f[0].backward()
+        dLdX = self.layers[0].backward(dLdH1)
+        return dLdX
+
+
+class MLP4:
+    """Four hidden layers, of `hidden_features` units each."""
+
+    def __init__(
+        self,
+        in_features=784,
+        out_features=10,
+        hidden_features=128,
+        activation=ReLU,
+        output_activation=Identity,
+    ):
+        self.layers = [
+            Linear(in_features, hidden_features),
+            Linear(hidden_features, hidden_features),
+            Linear(hidden_features, hidden_features),
+            Linear(hidden_features, hidden_features),
+            Linear(hidden_features, out_features),
+        ]
+        self.f = [*(activation() for _ in range(4)), output_activation()]
+
+    def forward(self, X):
+        """A5 (N, out_features) for X (N, in_features)."""
         A = X
         for layer, f in zip(self.layers, self.f):
-            A = f.forward(layer.forward(A))
+            H = layer.forward(A)
+            A = f.forward(H)
         return A
 
-    def backward(self, dLdA, input_gradient=True):
-        """dL/dX of shape (N, in_features) for dL/dA of shape (N, out_features).
-
-        dL/dH = dL/dA * dA/dH (element by element) goes to each linear layer, which
-        stores its dLdW and dLdb. `input_gradient=False` leaves out dL/dX and returns
-        None.
-
-        Raises RuntimeError before `forward`, ValueError for another shape or non-finite
-        values.
-        """
+    def backward(self, dLdA):
+        """dL/dX (N, in_features) for dL/dA5 (N, out_features)."""
+        assert dLdA.shape == self.f[-1].H.shape, f"dLdA has the shape {dLdA.shape}"
         for layer, f in zip(reversed(self.layers), reversed(self.f)):
             dAdH = f.backward()
-            dLdH = check_array("dLdA", dLdA, dAdH.shape) * dAdH
-            dLdA = layer.backward(dLdH, input_gradient or layer is not self.layers[0])
+            dLdH = dLdA * dAdH
+            dLdA = layer.backward(dLdH)
         return dLdA
-
-
-class MLP0(MLP):
-    """No hidden layer: one linear layer, then `output_activation`."""
-
-    def __init__(self, in_features=784, out_features=10, **options):
-        super().__init__([in_features, out_features], **options)
-
-
-class MLP1(MLP):
-    """One hidden layer, of 256 units unless `hidden_sizes` says otherwise."""
-
-    def __init__(
-        self, in_features=784, out_features=10, hidden_sizes=(256,), **options
-    ):
-        _check_hidden(hidden_sizes, 1)
-        super().__init__([in_features, *hidden_sizes, out_features], **options)
-
-
-class MLP4(MLP):
-    """Four hidden layers, of 128 units each unless `hidden_sizes` says otherwise."""
-
-    def __init__(
-        self, in_features=784, out_features=10, hidden_sizes=(128,) * 4, **options
-    ):
-        _check_hidden(hidden_sizes, 4)
-        super().__init__([in_features, *hidden_sizes, out_features], **options)
-
-
-def _check_hidden(hidden_sizes, count):
-    if np.shape(hidden_sizes) != (count,):
-        raise ValueError(
-            f"hidden_sizes must be a sequence of {count}, got {hidden_sizes!r}"
-        )
-
-
-def _made(name, activation):
-    if not isinstance(activation, type):
-        raise TypeError(f"{name} must be a class such as ReLU, got {activation!r}")
-    return activation()
