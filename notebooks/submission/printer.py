@@ -9,6 +9,7 @@ import html
 import importlib.util
 import json
 import re
+import struct
 import subprocess
 import warnings
 from dataclasses import dataclass
@@ -33,6 +34,9 @@ FONT_FOLDERS = {  # package: where its fonts are
     "paperang_p2_fonts_cjk": "fonts",
 }
 RASTER = ("image/png", "image/jpeg", "image/gif", "image/webp")
+DAMAGE = (OSError, ValueError, SyntaxError, ArithmeticError, TypeError, LookupError)
+DAMAGE += (struct.error, EOFError, Image.DecompressionBombError)  # says Pillow
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
 NO_PICTURE = "(a picture that cannot be drawn)"
 COLUMNS = 90  # characters on a printed line, at least
 SHORT = 24  # lines of code or of output that stay on one page
@@ -290,7 +294,7 @@ class _Document:
         def replace(match):
             kind, content = match.groups()
             if kind == "image/svg+xml":
-                content = base64.b64decode(content).decode(errors="replace")
+                content = _decoded(content).decode(errors="replace")
             name = f"attachment:data-{len(self.files)}"
             images[name] = self.picture({kind: content})
             return name
@@ -320,7 +324,7 @@ class _Document:
         """The PDF as bytes. A piece that Typst refuses is printed as plain text."""
         self.run_pandoc()
         try:
-            return self.typst(self.pieces)
+            return self.warned(self.typst(self.pieces))
         except typst.TypstError:
             for piece in self.pieces:
                 try:
@@ -333,9 +337,20 @@ class _Document:
                     )
                     piece.markup = _output(piece.text)
         try:
-            return self.typst(self.pieces)
+            return self.warned(self.typst(self.pieces))
         except typst.TypstError as error:
             raise PrintError(f"Typst cannot set the notebook: {error}") from error
+
+    @staticmethod
+    def warned(pdf):
+        """The PDF, with a warning if no font had a character of it."""
+        if b"LastResort" in pdf:
+            warnings.warn(
+                "a character that no font has is printed as a box with the name of its "
+                "script; more fonts: pip install -e .[fonts]",
+                stacklevel=4,
+            )
+        return pdf
 
     def run_pandoc(self):
         """Convert all jobs in one process, and put the results into their pieces."""
@@ -367,24 +382,18 @@ class _Document:
         ]
         main += [f"#keep[{p.markup}\n]" if p.keep else p.markup for p in pieces]
         files = {"main.typ": "\n".join(main).encode(), **self.files}
-        return typst.compile(
-            files, root=HERE, font_paths=_fonts(), ignore_system_fonts=True
-        )
+        return typst.compile(files, root=HERE, font_paths=_fonts())
 
 
 @cache
 def _fonts():
-    """The fonts that come with Typst and with packages: the same on every machine."""
+    """Typst's own fonts, matplotlib's, the system's and those of the extra `fonts`."""
     folders = []
     for package, folder in FONT_FOLDERS.items():
         spec = importlib.util.find_spec(package)
-        if spec is None:
-            raise PrintError(
-                f"The package {package}, which has fonts that the printer needs, is missing: "
-                "pip install -r requirements.txt"
-            )
-        folders.append(Path(spec.submodule_search_locations[0]) / folder)
-    return typst.Fonts(include_system_fonts=False, font_paths=folders)
+        if spec:
+            folders.append(Path(spec.submodule_search_locations[0]) / folder)
+    return typst.Fonts(include_system_fonts=True, font_paths=folders)
 
 
 def _job(kind, text, images=None):
@@ -506,23 +515,32 @@ def _lines(value):
     return Piece(_output(text), keep=text.count("\n") < SHORT_OUTPUT)
 
 
+def _decoded(encoded):
+    """The bytes of a text in base64, or none if it is damaged."""
+    try:
+        return base64.b64decode(encoded)
+    except ValueError:
+        return b""
+
+
 def _raster_in_svg(encoded, metadata):
     """An SVG (bytes) around a PNG, JPEG, GIF or WebP in base64, of its size in points.
 
     The size is that of the metadata (CSS pixels) or the file's own, at its dots per inch.
     A damaged picture gives what Typst refuses, so that words are printed in its place.
+    Only these formats are tried: for others Pillow may start programs.
     """
     try:
         content = base64.b64decode(encoded)
-        with Image.open(BytesIO(content)) as image:
+        with Image.open(BytesIO(content), formats=FORMATS) as image:
             image.load()
-            dots = image.info.get("dpi", (96, 96))[0] or 96
+            dots = float(image.info.get("dpi", (96, 96))[0] or 96)
             width, height, mime = image.width, image.height, image.get_format_mimetype()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        scale = 72 / dots if 10 < dots < 5000 else 0.75
+        if isinstance(metadata.get("width"), int | float) and metadata["width"] > 0:
+            scale = min(metadata["width"], 10_000) * 0.75 / width
+    except DAMAGE:
         return b"(damaged)"
-    scale = 72 / dots
-    if isinstance(metadata.get("width"), int | float) and metadata["width"] > 0:
-        scale = metadata["width"] * 0.75 / width
     size = f'width="{width * scale:.2f}pt" height="{height * scale:.2f}pt"'
     data = base64.b64encode(content).decode()
     return (

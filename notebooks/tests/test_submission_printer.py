@@ -1,6 +1,7 @@
 """submission.printer: notebooks of every kind are printed, and the PDFs read back."""
 
 import base64
+import importlib.util
 import io
 import itertools
 import json
@@ -18,6 +19,7 @@ import pypdfium2.raw as pdfium
 import pytest
 import submission
 from nbconvert.exporters import get_exporter
+from PIL import EpsImagePlugin, Image, TiffImagePlugin
 
 import helpers
 
@@ -159,6 +161,24 @@ def test_code_is_printed_to_the_letter():
     assert squeezed(source) in text_of(code(source))
 
 
+def test_only_matplotlibs_fonts_are_needed(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda n: find(n) if n == "matplotlib" else None
+    )
+    submission.printer._fonts.cache_clear()
+    pdf = printed(markdown("Greek αβγ, signs → ⊙ ∈ ✓, Łódź, Привет"), code("x = 1"))
+    submission.printer._fonts.cache_clear()
+    assert missing_glyphs(pdf) == 0
+    assert not [font for font in fonts(pdf) if "LastResort" in font]
+
+
+needs_fonts = pytest.mark.skipif(
+    not importlib.util.find_spec("manimgx_fonts"), reason="the extra fonts is missing"
+)
+
+
+@needs_fonts
 @pytest.mark.parametrize(
     "text",
     [
@@ -178,8 +198,9 @@ def test_every_script_has_its_glyphs_in_prose_code_and_output(text):
     )  # pypdf reverses and reorders right-to-left and combining scripts
 
 
-def test_a_character_without_a_font_is_a_marked_box():
-    pdf = printed(markdown("hieroglyph 𓀀"))
+def test_a_character_without_a_font_is_a_marked_box_and_a_warning():
+    with pytest.warns(UserWarning, match=r"box .*\.\[fonts\]"):
+        pdf = printed(markdown("hieroglyph 𓀀"))
     assert missing_glyphs(pdf) == 0
     assert [font for font in fonts(pdf) if "LastResort" in font]
 
@@ -551,6 +572,37 @@ def test_the_columns_of_a_matrix_are_apart(kind):
     assert box["4"][0] - box["3"][2] > 3
 
 
+def with_dots(dots, kind="JPEG"):
+    """A picture in base64 that claims so many dots per inch."""
+    exif = Image.Exif()
+    exif[0x011A] = exif[0x011B] = TiffImagePlugin.IFDRational(dots)
+    exif[0x0128] = 2
+    buffer = io.BytesIO()
+    Image.new("RGB", (60, 40), "green").save(buffer, kind, exif=exif)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+@pytest.mark.parametrize("dots", [72, 96.5, 2147483648])
+def test_odd_dots_per_inch_draw_a_picture(dots):
+    pdf = printed(code("x", shown({"image/jpeg": with_dots(dots)})))
+    assert pages_with_pictures(pdf) == {0}
+    assert_on_the_page(pdf)
+
+
+@pytest.mark.filterwarnings("ignore:printed as plain text")
+def test_pillow_tries_no_format_but_those_of_notebooks(monkeypatch):
+    buffer = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(buffer, "EPS")
+    eps = base64.b64encode(buffer.getvalue()).decode()
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail())
+    assert "cannotbedrawn" in text_of(code("x", shown({"image/png": eps})))
+
+
+def test_bad_base64_in_an_svg_prints_the_words_around_it():
+    text = text_of(markdown("before ![](data:image/svg+xml;base64,AAAAA) after"))
+    assert "before" in text and "after" in text
+
+
 def test_an_svg_in_a_data_uri_is_drawn():
     svg = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><text>W</text></svg>'
     uri = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
@@ -875,12 +927,15 @@ def saved(tmp_path):
 
 
 def test_nbconvert_knows_the_exporter(saved):
-    arguments = ["-m", "nbconvert", "--to", "typst_pdf", saved.name]
+    arguments = ["-m", "nbconvert", "--to", "typst", saved.name]
     subprocess.run([sys.executable, *arguments], cwd=saved.parent, check=True)
     pdf = saved.with_suffix(".pdf").read_bytes()
     assert "a notebook" in pages(pdf)[0] and "x = 1" in pages(pdf)[0]
-    exporter = get_exporter("typst_pdf")
-    assert exporter is submission.TypstPDFExporter and exporter.export_from_notebook
+    exporter = get_exporter("typst")
+    assert (
+        exporter is get_exporter("typst_pdf") is submission.TypstPDFExporter
+        and exporter.export_from_notebook
+    )
     again, resources = exporter(exclude_input=True, name="Ada").from_filename(
         str(saved)
     )
