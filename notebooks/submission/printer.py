@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import nbformat
 import pypandoc
@@ -36,6 +36,20 @@ FONT_FOLDERS = {  # package: where its fonts are
 RASTER = ("image/png", "image/jpeg", "image/gif", "image/webp")
 DAMAGE = (OSError, ValueError, SyntaxError, ArithmeticError, TypeError, LookupError)
 DAMAGE += (struct.error, EOFError, Image.DecompressionBombError)  # says Pillow
+# ![words](name), ![words](<name>) or <img src="name">, in a Markdown cell
+PICTURE_NAME = re.compile(
+    r"!\[[^]\n]{,1000}\]\(\s*(?:<([^>\n]+)>|([^\s()<>]+))"
+    r"|<img\b[^>]{,500}?\bsrc=[\"']([^\"'\n]+)"
+)
+PICTURE_FILES = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".gif": "image/gif",
+    ".webp": "image/webp",
+    ".svg": "image/svg+xml",
+}
+LARGEST = 30_000_000  # bytes of a picture
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
 NO_PICTURE = "(a picture that cannot be drawn)"
 COLUMNS = 90  # characters on a printed line, at least
@@ -80,6 +94,7 @@ MATH = re.compile(
     r"(?P<code>^(?P<fence>`{3,}|~{3,}).*?^(?P=fence)|(?P<ticks>`+).+?(?<!`)(?P=ticks)(?!`))"
     r"|(?<!\\)\$\$(?P<display>.+?)(?<!\\)\$\$"
     r"|(?<![\\$])\$(?P<inline>[^\s$](?:[^$\n]|\n(?!\n))*?)(?<![\\\s])\$(?!\d)"
+    r"|(?<![\\$])\$[ ](?P<spaced>[^$\n]+)[ ]\$(?![\d$])"
     r"|(?P<environment>\\begin\{(?P<name>[a-z]+\*?)\}.*?\\end\{(?P=name)\})",
     re.MULTILINE | re.DOTALL,
 )
@@ -135,7 +150,8 @@ class TypstPDFExporter(Exporter):
         resources["output_extension"] = self.file_extension
         heading = resources.get("metadata", {}).get("name") or "Notebook"
         page = Page(heading, name=self.name, hide_code=self.exclude_input)
-        return to_pdf([nb], page), resources
+        folder = resources.get("metadata", {}).get("path")
+        return to_pdf([nb], page, folder), resources
 
 
 def read_notebook(path):
@@ -154,12 +170,13 @@ def read_notebook(path):
         raise PrintError(f"{path} is not a valid notebook: {reason[0]}") from error
 
 
-def to_pdf(notebooks, page):
+def to_pdf(notebooks, page, folder=None):
     """The PDF (bytes) of one or more notebooks, each on a new page; the same bytes each time.
 
+    Pictures that a Markdown cell names are read from `folder` and what is below it.
     Raises PrintError when a notebook is too damaged to be printed.
     """
-    document = _Document(page)
+    document = _Document(page, folder)
     for number, notebook in enumerate(notebooks):
         if number:
             document.pieces.append(Piece("#pagebreak(weak: true)"))
@@ -184,8 +201,9 @@ def headings(markdown):
 class _Document:
     """Collects what is to be printed, lets pandoc convert it at one go, and Typst set it."""
 
-    def __init__(self, page):
+    def __init__(self, page, folder=None):
         self.page = page
+        self.folder = folder and Path(folder).resolve()
         self.pieces = []
         self.files = {"style.typ": (HERE / "style.typ").read_bytes()}
         self.heading = page.heading  # the last one seen, for figures without a caption
@@ -300,8 +318,28 @@ class _Document:
             return name
 
         source = DATA_URI.sub(replace, source)
+        for match in PICTURE_NAME.finditer(source):
+            images.update(self.local_picture(match[1] or match[2] or match[3]))
         images = {name: file for name, file in images.items() if file}
         return Piece(call, text=source, job=_job("markdown", _one_line(source), images))
+
+    def local_picture(self, source):
+        """{source: virtual file} if it is a picture below the notebook's folder, else {}."""
+        mime = PICTURE_FILES.get(Path(unquote(source)).suffix.lower())
+        if self.folder is None or mime is None or ":" in source:
+            return {}
+        try:
+            path = (self.folder / unquote(source)).resolve()
+            if not path.is_relative_to(self.folder) or not path.is_file():
+                return {}
+            content = path.read_bytes() if path.stat().st_size < LARGEST else b""
+        except (OSError, ValueError, RuntimeError):
+            return {}
+        if mime == "image/svg+xml":
+            file = self.picture({mime: content.decode(errors="replace")})
+        else:
+            file = self.picture({mime: base64.b64encode(content).decode()})
+        return {source: file, quote(unquote(source)): file}
 
     def picture(self, data, metadata=None):
         """The name of the virtual file with the picture of a MIME bundle, or None.
@@ -447,10 +485,11 @@ def _one_line(markdown):
         if match["code"]:
             return match.group()
         line = markdown[: match.start()].rpartition("\n")[2]
-        if match["inline"]:
+        inline = match["inline"] or match["spaced"]
+        if inline:
             # in a table a bar would end the cell
             bar = r"\vert " if line.lstrip().startswith("|") else "|"
-            return f"${_formula(match['inline']).replace('|', bar)}$"
+            return f"${_formula(inline).replace('|', bar)}$"
         tex = match["display"] or match["environment"]
         if line.lstrip().startswith(">"):
             tex = re.sub(r"(?m)^\s*>", "", tex)

@@ -572,6 +572,82 @@ def test_the_columns_of_a_matrix_are_apart(kind):
     assert box["4"][0] - box["3"][2] > 3
 
 
+@pytest.fixture
+def with_pictures(tmp_path):
+    """The folder of a notebook, pictures in it and one outside."""
+    content = base64.b64decode(figure())
+    folder = tmp_path / "course"
+    (folder / "figs").mkdir(parents=True)
+    for name in ("course/figs/x.png", "course/figs/my fig.png", "outside.png"):
+        (tmp_path / name).write_bytes(content)
+    (folder / "figs" / "v.svg").write_text(figure(kind="svg"))
+    (folder / "text.png").write_text(SECRET)
+    (folder / "link.png").symlink_to(tmp_path / "outside.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "![a](figs/x.png)",
+        "![a](<figs/my fig.png>)",
+        "![a](figs/my%20fig.png)",
+        '![a](./figs/x.png "title")',
+        '<img src="figs/x.png" width="100"/>',
+        "inline <img alt='a' src='figs/x.png'> text",
+    ],
+)
+def test_a_picture_beside_the_notebook_is_drawn(source, with_pictures):
+    pdf = submission.to_pdf([notebook(markdown(source))], PAGE, with_pictures)
+    assert pages_with_pictures(pdf) == {0}
+    assert "picture:" not in pages(pdf)[0]
+
+
+def test_a_drawing_beside_the_notebook_is_drawn(with_pictures):
+    cells = [notebook(markdown("![a](figs/v.svg)"))]
+    text = "".join(pages(submission.to_pdf(cells, PAGE, with_pictures)))
+    assert "picture:" not in text
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["../outside.png", "figs/../../outside.png", "link.png", "{folder}/../outside.png"],
+)
+def test_a_picture_outside_the_folder_is_not_drawn(source, with_pictures):
+    source = source.format(folder=with_pictures)
+    cells = [notebook(markdown(f"![a]({source})"))]
+    pdf = submission.to_pdf(cells, PAGE, with_pictures)
+    assert pages_with_pictures(pdf) == set()
+    assert "[picture: a]" in pages(pdf)[0]
+
+
+@pytest.mark.filterwarnings("ignore:printed as plain text")
+def test_a_file_that_is_no_picture_gives_words(with_pictures):
+    cells = [notebook(markdown("![a](text.png)"))]
+    assert SECRET not in "".join(pages(submission.to_pdf(cells, PAGE, with_pictures)))
+
+
+def test_nbconvert_finds_the_pictures_beside_the_notebook(with_pictures):
+    path = with_pictures / "n.ipynb"
+    nbformat.write(notebook(markdown("![a](figs/x.png)")), path)
+    pdf, _ = submission.TypstPDFExporter().from_filename(str(path))
+    assert pages_with_pictures(pdf) == {0}
+
+
+def test_formulas_may_have_blanks_beside_their_dollars():
+    source = r"$ c_t $ and $ \{a_t\}_{t \geq 0} $; $5 and $6 are prices"
+    text = text_of(markdown(source))
+    assert "{𝑎" in text and "\\" not in text and "$5and$6areprices" in text
+
+
+@pytest.mark.parametrize(
+    "tex", [r"\overrightarrow{AB}", r"\widehat{xyz}", r"\mathtt{xy}", r"\texttt{xy}"]
+)
+def test_names_of_the_style_do_not_shadow_those_of_formulas(tex):
+    text = text_of(markdown(f"${tex}$"))
+    assert "rgb" not in text and "DejaVu" not in text and "(" not in text
+
+
 def with_dots(dots, kind="JPEG"):
     """A picture in base64 that claims so many dots per inch."""
     exif = Image.Exif()
