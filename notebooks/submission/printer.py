@@ -203,7 +203,8 @@ class _Document:
 
     def __init__(self, page, folder=None):
         self.page = page
-        self.folder = folder and Path(folder).resolve()
+        # "" is the working directory, as nbconvert's command line has it
+        self.folder = None if folder is None else Path(folder).resolve()
         self.pieces = []
         self.files = {"style.typ": (HERE / "style.typ").read_bytes()}
         self.heading = page.heading  # the last one seen, for figures without a caption

@@ -627,10 +627,16 @@ def test_a_file_that_is_no_picture_gives_words(with_pictures):
     assert SECRET not in "".join(pages(submission.to_pdf(cells, PAGE, with_pictures)))
 
 
-def test_nbconvert_finds_the_pictures_beside_the_notebook(with_pictures):
+@pytest.mark.parametrize("here", [False, True])
+def test_nbconvert_finds_the_pictures_beside_the_notebook(
+    here, with_pictures, monkeypatch
+):
     path = with_pictures / "n.ipynb"
     nbformat.write(notebook(markdown("![a](figs/x.png)")), path)
-    pdf, _ = submission.TypstPDFExporter().from_filename(str(path))
+    if here:
+        monkeypatch.chdir(with_pictures)
+    name = path.name if here else str(path)
+    pdf, _ = submission.TypstPDFExporter().from_filename(name)
     assert pages_with_pictures(pdf) == {0}
 
 
