@@ -7,10 +7,12 @@ import sys
 import tempfile
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
 
+from submission import exchange
 from submission.courses import COURSES, ROOT, Student, problems
 from submission.printer import PrintError, read_notebook
 
@@ -41,7 +43,7 @@ def main(arguments=None):
             build(
                 names,
                 student,
-                Path(options.output),
+                options.output,
                 options.execute,
                 options.save,
                 options.jobs,
@@ -50,7 +52,11 @@ def main(arguments=None):
         print(f"submission: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("submission: interrupted; no file is half written.", file=sys.stderr)
+        print(
+            "submission: interrupted. What lies in the output folder is whole: the earlier "
+            "submission, or the new one.",
+            file=sys.stderr,
+        )
         return 130
     return 0
 
@@ -66,6 +72,7 @@ def _parser():
     add("--student-number", default="", help="wanted by cs324")
     add(
         "--output",
+        type=_folder,
         default=ROOT / "submissions",
         help="the folder to write to, a folder per course in it (default: %(default)s)",
     )
@@ -94,6 +101,12 @@ def _count(text):
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
+
+
+def _folder(text):
+    if not text.strip() or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} names no folder")
+    return Path(text).expanduser()
 
 
 # ---------------------------------------------------------------------------- running
@@ -129,8 +142,9 @@ def _execute(folders, jobs, save, wanted=None):
     for path, task in zip(paths, tasks):
         nbformat.write(task.notebook, path)
     if save:
+        originals = {folder: COURSES[name].path for name, folder in folders.items()}
         for path in paths:
-            target = ROOT / "notebooks" / path.parent.name / path.name
+            target = originals[path.parent] / path.name
             aside = target.with_name(f".{target.name}.incomplete")
             aside.write_bytes(path.read_bytes())
             os.replace(aside, target)
@@ -146,9 +160,11 @@ def build(names, student, output, execute=False, save=False, jobs=None):
     with tempfile.TemporaryDirectory(prefix="submission-") as copies:
         folders = {name: COURSES[name].copy_to(copies) for name in names}
         _check(folders, student, output, execute)
-        if execute:
-            _execute(folders, jobs, save)
-        finished = _print(folders, student, output)
+        with exchange.workspace(output) as new:
+            if execute:
+                _execute(folders, jobs, save)
+            finished = _print(folders, student, new)
+            exchange.hand_over(new, output)
     print(f"\nIn {output}:")
     for path in finished:
         print(f"  {(output / path).stat().st_size / 1000:8,.0f} kB  {path}")
@@ -157,9 +173,7 @@ def build(names, student, output, execute=False, save=False, jobs=None):
 
 def _check(folders, student, output, execute):
     """Raise BuildError with all that is wrong, before anything is written."""
-    found = []
-    if output.exists() and not output.is_dir():
-        found.append(f"--output {output} is not a folder.")
+    found = exchange.problems(output, folders)
     for name, folder in folders.items():
         course = COURSES[name]
         found += [
@@ -172,27 +186,20 @@ def _check(folders, student, output, execute):
         raise BuildError("nothing was written.\n  " + "\n  ".join(found))
 
 
-def _print(folders, student, output):
-    """Build the courses' files aside, and move them to `output`; their relative paths."""
-    output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".building-", dir=output) as aside:
-        aside = Path(aside)
-        finished = []
-        for name, folder in folders.items():
-            for file, content in COURSES[name].build(folder, student):
-                path = aside / name / file
-                path.parent.mkdir(exist_ok=True)
-                path.write_bytes(content)
-                finished.append(path.relative_to(aside))
-                print(f"made {finished[-1]}", flush=True)
-        for path in finished:
-            target = output / path
-            if target.is_dir() or target.parent.exists() and not target.parent.is_dir():
-                raise BuildError(f"nothing was written: {target} is in the way.")
-        for path in finished:
-            (output / path).parent.mkdir(exist_ok=True)
-            os.replace(aside / path, output / path)
-    return finished
+def _print(folders, student, new):
+    """Write the courses' files to the folder `new`, side by side; their relative paths."""
+    makers = {
+        Path(name, file): make
+        for name, folder in folders.items()
+        for file, make in COURSES[name].build(folder, student)
+    }
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        contents = {path: pool.submit(make) for path, make in makers.items()}
+        for path, content in contents.items():
+            (new / path.parent).mkdir(exist_ok=True)
+            (new / path).write_bytes(content.result())
+            print(f"made {path.as_posix()}", flush=True)
+    return list(makers)
 
 
 if __name__ == "__main__":

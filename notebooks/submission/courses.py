@@ -4,16 +4,21 @@ import io
 import os
 import re
 import shutil
+import tomllib
 import unicodedata
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import nbformat
+from pypdf import PdfReader
 
 from submission.printer import Page, PrintError, headings, read_notebook, to_pdf
+from submission.record import changed_since_run, seconds_taken
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST = (
@@ -75,8 +80,8 @@ class Course:
 
     `headings` maps each notebook to the words that its Markdown headings must have;
     `sources` are other files that must be there; `needs` are fields of `Student`; `build`
-    takes the folder and the student and yields (file name, content as bytes). Notebooks in
-    `also_run` are executed with the others and not handed in.
+    takes the folder and the student and yields (file name, function that makes its content).
+    Notebooks in `also_run` are executed with the others and not handed in.
     """
 
     folder: str
@@ -131,6 +136,12 @@ def problems(course, folder, executed=True):
             found.append(str(error).replace(f"{folder}{os.sep}", ""))
             continue
         found += [f"{name}: {problem}" for problem in _missing(notebook, wanted)]
+        if executed and changed_since_run(notebook):
+            warnings.warn(
+                f"{name}: its code has changed and its outputs have not; if they are from "
+                "before the change, build with --execute.",
+                stacklevel=2,
+            )
         if executed:
             found += [f"{name}: {problem}" for problem in _not_executed(notebook)]
     return found
@@ -152,6 +163,11 @@ def _missing(notebook, wanted):
 def _not_executed(notebook):
     """One sentence for each cell that failed, and one for the first that was not run in order."""
     expected, in_order = 0, True
+    code = [c for c in notebook.cells if c.cell_type == "code" and c.source.strip()]
+    if not code:
+        yield "it has no code."
+    elif all(c.execution_count for c in code) and not any(c.outputs for c in code):
+        yield "all outputs were cleared (build with --execute)."
     for position, cell in enumerate(notebook.cells, 1):
         if cell.cell_type != "code" or not cell.source.strip():
             continue
@@ -169,6 +185,23 @@ def _not_executed(notebook):
                 f"cell {position} has the execution number {number} instead of {expected}: "
                 "not run in order from a fresh kernel (build with --execute)."
             )
+
+
+# ------------------------------------------------------------------- what all hand in
+def _file(path):
+    """A function that reads a file that is handed in as it is."""
+    return path.read_bytes
+
+
+def _document(title, pages, notebooks, page):
+    """The PDF of some notebooks, with a warning when it has more than so many `pages`."""
+    pdf = to_pdf(notebooks, page)
+    length = len(PdfReader(io.BytesIO(pdf)).pages)
+    if length > pages:
+        warnings.warn(
+            f"{title} has {length} pages; at most {pages} are wanted.", stacklevel=2
+        )
+    return pdf
 
 
 # --------------------------------------------------------------------------- ECE1508
@@ -209,71 +242,189 @@ def cut_at_questions(notebook):
 
 def _build_ece1508(folder, student):
     last, first = file_name(student.last_name), file_name(student.first_name)
-    yield (
-        f"{last}_{first}_Assgn4.ipynb",
-        (folder / "mnist_rnn_gru_lstm.ipynb").read_bytes(),
-    )
+    completed = folder / "mnist_rnn_gru_lstm.ipynb"
+    yield f"{last}_{first}_Assgn4.ipynb", _file(completed)
     documents = {
-        "Written_Q1": read_notebook(folder / "xor_rnn.ipynb"),
-        "Written_Q2": read_notebook(folder / "tanh_activation.ipynb"),
+        "Written_Q1": (5, read_notebook(folder / "xor_rnn.ipynb")),
+        "Written_Q2": (5, read_notebook(folder / "tanh_activation.ipynb")),
     }
-    questions = cut_at_questions(read_notebook(folder / "mnist_rnn_gru_lstm.ipynb"))
-    for number, part in enumerate(questions, 1):
-        documents[f"Programming_Q{number}"] = part
-    for name, notebook in documents.items():
+    questions = cut_at_questions(read_notebook(completed))
+    for number, (pages, part) in enumerate(zip((11, 3, 4), questions), 1):
+        documents[f"Programming_Q{number}"] = pages, part
+    for name, (pages, notebook) in documents.items():
         kind, number = name.split("_Q")
         heading = f"ECE1508 · Assignment 4 · {kind} question {number}"
-        yield f"{name}.pdf", to_pdf([notebook], Page(heading, student.name))
+        page = Page(heading, student.name)
+        yield f"{name}.pdf", partial(_document, f"{name}.pdf", pages, [notebook], page)
 
 
 # ----------------------------------------------------------------------------- CS324
-HOW_TO_RUN = """\
-# How to run this
+README = """\
+# CS324, assignment 3
+
+`report.pdf` is the report; it was printed from the two notebooks, without their code.
+
+| task | file | section |
+|---|---|---|
+{tasks}
+
+`train.py` (with `lstm.py`, `vanilla_rnn.py`, `dataset.py`) trains on palindromes, `my_gan.py`
+trains the GAN, `judge.py` measures what it draws, `compare_designs.py` compares designs of it.
+
+## Run it
 
 Python 3.11 or later. In this folder:
 
     python -m venv .venv
     . .venv/bin/activate            (Windows: .venv\\Scripts\\activate)
     pip install -r requirements.txt
+    jupyter lab
 
-Then either open the notebooks, `jupyter lab palindrome_lstm.ipynb` and `jupyter lab gan.ipynb`,
-and choose Run / Run All Cells, or use the programs, which explain their options:
+Open a notebook and choose Run / Run All Cells.{times} The programs explain their options:
 
-    python train.py --help          the palindrome task (part I)
-    python my_gan.py --help         the GAN (part II)
+    python train.py --help
+    python my_gan.py --help
+    python compare_designs.py --help
 
-`report.pdf` is the report; it was printed from the two notebooks. MNIST is downloaded into
-`data/` on first use; without a network the sample of 5,000 digits that lies there is used. To
-use a copy that you have, name the folder that holds `MNIST/raw`: `COURSEWORK_DATA=/path/to`.
+MNIST is downloaded into `data/` on first use; without a network the sample of 5,000 digits
+that lies there is used. To use a copy that you have, name the folder that holds `MNIST/raw` in
+the environment variable `COURSEWORK_DATA`.
+
+## Long runs
+
+The notebooks read the results of long runs from saved tables. These commands make them anew:
+
+{commands}
+
+Many runs of `train.py` use all cores. On a Dask cluster the same call runs on all its machines,
+see `palindrome_lstm.ipynb`; that needs `pip install "{cluster}"`.
 """
+PARTS = {"palindrome_lstm.ipynb": "I", "gan.ipynb": "II"}
 
 
 def _build_cs324(folder, student):
-    heading = f"CS324 · Assignment 3 · {student.student_number}"
-    notebooks = [
-        read_notebook(folder / name) for name in ("palindrome_lstm.ipynb", "gan.ipynb")
-    ]
+    notebooks = {name: read_notebook(folder / name) for name in PARTS}
+    patterns = (*PARTS, "*.py", "*.csv", "*.json", "saved/*")
+    files = {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for pattern in patterns
+        for path in folder.glob(pattern)
+        if path.is_file()
+    }
+    files["README.md"] = _readme(notebooks).encode()
+    files["helpers.py"] = (ROOT / "helpers.py").read_bytes()
+    pinned = (ROOT / "requirements.txt").read_text("utf-8").splitlines(keepends=True)
+    files["requirements.txt"] = "".join(
+        line for line in pinned if re.match(r"\w", line)
+    ).encode()
+    for path in (ROOT / "data" / "sample" / "MNIST").rglob("*"):
+        if path.is_file():
+            files[path.relative_to(ROOT).as_posix()] = path.read_bytes()
+
+    def archive():
+        return _archive({**files, "report.pdf": _report(notebooks, student)})
+
+    yield f"{file_name(student.student_number)}_assignment3.zip", archive
+
+
+def _report(notebooks, student):
+    """The report (PDF): the notebooks without code, one abstract, one numbering."""
+    abstract, parts = [], []
+    for name, notebook in notebooks.items():
+        cells = []
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                text, own = _without_abstract(cell.source)
+                abstract.append(own)
+                cell = nbformat.from_dict(
+                    {**cell, "source": _numbered(text, PARTS[name])}
+                )
+            cells.append(cell)
+        parts.append(nbformat.from_dict({**notebook, "cells": cells}))
+    text = "\n\n".join(filter(None, abstract))
+    if text:
+        front = nbformat.v4.new_markdown_cell(f"# Abstract\n\n{text}")
+        parts[0].cells.insert(0, front)
+    else:
+        warnings.warn(
+            "report.pdf has no abstract, because no notebook of cs324 has a section "
+            "'Abstract'.",
+            stacklevel=2,
+        )
     page = Page(
-        heading,
+        f"CS324 · Assignment 3 · {student.student_number}",
         student.name,
         title="Assignment 3: an LSTM and a GAN",
         authors=(f"{student.name}, student number {student.student_number}",),
         hide_code=True,
     )
-    files = {"report.pdf": to_pdf(notebooks, page), "README.md": HOW_TO_RUN.encode()}
-    course = COURSES["cs324"]
-    for name in (*course.headings, *course.sources):
-        files[name] = (folder / name).read_bytes()
-    files["helpers.py"] = (ROOT / "helpers.py").read_bytes()
-    pinned = (ROOT / "requirements.txt").read_text().splitlines(keepends=True)
-    files["requirements.txt"] = "".join(
-        line for line in pinned if re.match(r"\w", line)
-    ).encode()
-    sample = ROOT / "data" / "sample" / "MNIST"
-    for path in sample.rglob("*"):
-        if path.is_file():
-            files[path.relative_to(ROOT).as_posix()] = path.read_bytes()
-    yield f"{file_name(student.student_number)}_assignment3.zip", _archive(files)
+    return _document("report.pdf", 12, parts, page)
+
+
+def _without_abstract(source):
+    """A Markdown text without its section "Abstract", and the text of that section."""
+    lines = source.split("\n")
+    titles = dict(headings(source))
+    starts = [n for n, title in titles.items() if title.lower() == "abstract"]
+    if not starts:
+        return source, ""
+    end = min((n for n in titles if n > starts[0]), default=len(lines))
+    rest = lines[: starts[0]] + lines[end:]
+    return "\n".join(rest), "\n".join(lines[starts[0] + 1 : end]).strip()
+
+
+def _numbered(source, part):
+    """A Markdown text whose title is "Part I" and whose sections are I.1, I.2 and so on."""
+    lines = source.split("\n")
+    for number, title in headings(source):
+        mark = lines[number].split()[0]
+        if mark == "#":
+            title = re.sub(
+                r"^.*?\bpart [IV]+\b[:.]?\s*", "", title, flags=re.IGNORECASE
+            )
+            title = f"Part {part}: {title}"
+        else:
+            title = re.sub(r"^(\d+(\.\d+)*)\.?\s", rf"{part}.\1 ", title)
+        lines[number] = f"{mark} {title}"
+    return SECTIONS.sub(
+        lambda match: re.sub(r"\d+(\.\d+)*", rf"{part}.\g<0>", match[0]),
+        "\n".join(lines),
+    )
+
+
+SECTIONS = re.compile(
+    r"\bsections?\s\d+(\.\d+)*((,| to| and|, and|–)\s?\d+(\.\d+)*)*(?!\d| of )",
+    re.IGNORECASE,
+)
+
+
+def _readme(notebooks):
+    """How to find and run everything, in the notebooks' own words."""
+    tasks, commands, times = [], [], []
+    for name, notebook in notebooks.items():
+        text = [c.source for c in notebook.cells if c.cell_type == "markdown"]
+        for source in text:
+            for _, title in headings(source):
+                for task in re.findall(r"\btask (\d)", title, re.IGNORECASE):
+                    row = f"| Part {PARTS[name]}, task {task} | `{name}` | {title} |"
+                    tasks.append(row)
+            joined = source.replace("\\\n", " ")
+            commands += re.findall(r"\bpython \w+\.py -[^`\n]*", joined)
+        seconds = seconds_taken(notebook)
+        if seconds is not None:
+            minutes = max(1, round(seconds / 60))
+            times.append(f"`{name}` takes about {minutes} min")
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    (cluster,) = pyproject["project"]["optional-dependencies"]["cluster"]
+    lines = [" ".join(command.split()) for command in commands]
+    return README.format(
+        tasks="\n".join(tasks),
+        times=f" On one core {' and '.join(times)} with the full data." * bool(times),
+        commands="\n".join(
+            f"    {line}" for line in dict.fromkeys(lines) if "--help" not in line
+        ),
+        cluster=cluster,
+    )
 
 
 def _archive(files):
@@ -289,20 +440,25 @@ def _archive(files):
 # ---------------------------------------------------------------------------- TDL211
 def _build_tdl211(folder, student):
     for name in COURSES["tdl211"].sources:
-        yield name, (folder / name).read_bytes()
-    page = Page("TDL211 · Assignment 2", student.name)
-    yield "ex2.pdf", to_pdf([read_notebook(folder / "ex2.ipynb")], page)
+        yield name, _file(folder / name)
+    page = Page("TDL211 · Assignment 2", student.name, hide_code=True)
+    analysis = read_notebook(folder / "ex2.ipynb")
+    yield "ex2.pdf", partial(_document, "ex2.pdf", 7, [analysis], page)
 
 
 # ----------------------------------------------------------------------------- EE519
 def _build_ee519(folder, student):
     course = COURSES["ee519"]
     notebooks = [read_notebook(folder / name) for name in course.headings]
-    page = Page("EE519 · Homework 1", student.name)
-    yield (
-        f"{file_name(student.last_name)}_hw1.pdf",
-        to_pdf([*notebooks, _listing(folder, course.sources)], page),
+    notebooks.append(_listing(folder, course.sources))
+    page = Page(
+        "EE519 · Homework 1",
+        student.name,
+        title="EE519: Deep Learning Theory & Fundamentals",
+        authors=(f"Homework 1 · {student.name} · Instructor: John Lipor",),
     )
+    name = f"{file_name(student.last_name)}_hw1.pdf"
+    yield name, partial(_document, name, 20, notebooks, page)
 
 
 def _listing(folder, names):
@@ -337,8 +493,6 @@ COURSES = {
         sources=(
             *("dataset.py", "vanilla_rnn.py", "lstm.py", "train.py"),
             *("my_gan.py", "judge.py", "compare_designs.py", "programs.py"),
-            *("learning_rates.csv", "ten_seeds_lstm.csv", "ten_seeds_rnn.csv"),
-            *("designs.json", "penalty.json"),
         ),
         needs=("first_name", "last_name", "student_number"),
         build=_build_cs324,

@@ -1,7 +1,5 @@
 """Run notebooks side by side: a process per core, one thread in each, the longest first."""
 
-import hashlib
-import json
 import os
 import re
 import signal
@@ -15,13 +13,14 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from tqdm import tqdm
 
+from submission.record import record, seconds_taken
+
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 LOADERS = {  # data set: what the code that loads it says
     "MNIST": re.compile(r"load_mnist|\bMNIST\("),
     "FashionMNIST": re.compile(r"load_fashion_mnist|FashionMNIST\("),
 }
 ACCELERATOR = re.compile(r"\bdevice\(\)|accelerator|cuda")
-KEY = "coursework"  # in a notebook's metadata: what `record` keeps
 
 
 class RunError(Exception):
@@ -60,7 +59,8 @@ class Task:
     @property
     def expected(self):
         """Seconds that the notebook took when it was last saved; unknown is long."""
-        return self.notebook.metadata.get(KEY, {}).get("seconds", float("inf"))
+        seconds = seconds_taken(self.notebook)
+        return float("inf") if seconds is None else seconds
 
     def run(self, environment):
         """Execute the notebook in place. Raises RunError."""
@@ -171,32 +171,6 @@ def _has_accelerator():
     from helpers import device
 
     return device().type != "cpu"
-
-
-# ---------------------------------------------------------------------- what was run
-def record(notebook, seconds):
-    """Keep in the metadata how long the notebook took, and digests of what was run."""
-    notebook.metadata[KEY] = {"seconds": round(seconds), **_digests(notebook)}
-
-
-def changed_since_run(notebook):
-    """Whether the code differs from what was run while the outputs are those of that run."""
-    kept, now = notebook.metadata.get(KEY), _digests(notebook)
-    if not isinstance(kept, dict):
-        return False
-    return kept.get("outputs") == now["outputs"] and kept.get("code") != now["code"]
-
-
-def _digests(notebook):
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    parts = {
-        "code": [cell.source for cell in cells],
-        "outputs": [cell.outputs for cell in cells],
-    }
-    return {
-        name: hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()
-        for name, part in parts.items()
-    }
 
 
 # -------------------------------------------------------------------------- progress

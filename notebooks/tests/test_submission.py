@@ -17,7 +17,7 @@ import nbformat
 import pypdf
 import pytest
 from submission import __main__ as command
-from submission import courses
+from submission import courses, record
 
 ADA = ["--first-name", "Ada", "--last-name", "Lovelace", "--student-number", "12345678"]
 FILES = {
@@ -67,11 +67,9 @@ def root(tmp_path, monkeypatch):
         name: root / "notebooks" / c.folder for name, c in courses.COURSES.items()
     }
     ece = folders["ece1508"]
-    write(ece / "xor_rnn.ipynb", *[markdown(f"## {n}. xor{n}") for n in range(1, 6)])
-    write(
-        ece / "tanh_activation.ipynb",
-        *[markdown(f"## {n}. tanh{n}") for n in range(1, 5)],
-    )
+    for name, file in (("xor", "xor_rnn"), ("tanh", "tanh_activation")):
+        titles = [markdown(f"## {n}. {name}{n}") for n in range(1, 6)]
+        write(ece / f"{file}.ipynb", *titles, code("1", "1"))
     write(
         ece / "mnist_rnn_gru_lstm.ipynb",
         markdown("# MNIST\nthe set-up"),
@@ -88,9 +86,15 @@ def root(tmp_path, monkeypatch):
     for name in ("palindrome_lstm", "gan"):
         write(
             folders["cs324"] / f"{name}.ipynb",
-            markdown(f"# {name}\n## Task 1\n## Task 2\n## Task 3"),
+            markdown(f"# Assignment 3, part I: {name}\n## Abstract\nAll of {name}."),
+            markdown(
+                "## 1. Task 1\n## 2. Task 2\n## 3 Task 3\nas sections 1 and 2 show\n\n"
+                f"    python train.py --table \\\n    saved/{name}.csv\n"
+            ),
             code("import helpers", f"output of {name}"),
         )
+    (folders["cs324"] / "saved").mkdir()
+    (folders["cs324"] / "saved" / "table.csv").write_text("a,b\n1,2\n")
     tasks = " ".join(f"\n## Task {n}\nanswer {n}" for n in (1, 2, 3, 4))
     write(folders["tdl211"] / "ex2.ipynb", markdown(tasks), code("print(1 + 1)", "2\n"))
     for number, name in enumerate(courses.COURSES["ee519"].headings, 1):
@@ -98,6 +102,7 @@ def root(tmp_path, monkeypatch):
         write(
             path, markdown(f"# Problem {number}: x"), code("test()", f"result {number}")
         )
+    write(folders["ee519"] / "TrainingTester.ipynb", code("test()", "trained"))
     for name, course in courses.COURSES.items():
         for source in course.sources:
             path = folders[name] / source
@@ -105,6 +110,7 @@ def root(tmp_path, monkeypatch):
             path.write_text(f'"""The source of {source}."""\n')
     (root / "helpers.py").write_text("x = 1\n")
     (root / "requirements.txt").write_text("# pinned\nnumpy==2.4.6\n# this\n-e .\n")
+    shutil.copy(courses.ROOT / "pyproject.toml", root)
     raw = root / "data" / "sample" / "MNIST" / "raw"
     raw.mkdir(parents=True)
     (raw / "images").write_bytes(b"\0\1")
@@ -223,13 +229,21 @@ def test_cs324_is_an_archive_with_all_that_is_needed(root, output):
             "palindrome_lstm.ipynb",
             "gan.ipynb",
             *courses.COURSES["cs324"].sources,
+            "saved/table.csv",
             "data/sample/MNIST/raw/images",
         }
+        readme = archive.read("README.md").decode()
         assert archive.read("requirements.txt") == b"numpy==2.4.6\n"
         report = "\n".join(text(archive.read("report.pdf")))
     assert "import helpers" not in report and "Ada Lovelace" in report
     assert report.index("output of palindrome_lstm") < report.index("output of gan")
     assert "12345678" in report
+    for part, name in (("I", "palindrome_lstm"), ("II", "gan")):
+        assert report.index(f"All of {name}.") < report.index("Part I:")
+        assert f"Part {part}: {name}" in report
+        assert f"as sections {part}.1 and {part}.2 show" in report
+        assert f"| Part {part}, task 2 | `{name}.ipynb` | 2. Task 2 |" in readme
+        assert f"    python train.py --table saved/{name}.csv\n" in readme
 
 
 def test_ee519_has_the_problems_in_order_and_the_code_at_its_end(root, output):
@@ -240,6 +254,18 @@ def test_ee519_has_the_problems_in_order_and_the_code_at_its_end(root, output):
     places = [whole.index(words) for words in order]
     assert places == sorted(places)
     assert all(f"result {n}" in whole for n in range(1, 6))
+    assert all(
+        words in whole.split("Problem 1")[0]
+        for words in ("EE519: Deep Learning", "Homework 1", "Ada Lovelace", "Lipor")
+    )
+    assert "trained" not in whole
+
+
+def test_a_document_beyond_its_pages_is_named(root, output, capsys):
+    path = root / "notebooks/tdl211_layers/ex2.ipynb"
+    change(path, lambda nb: cell(nb, 0).outputs[0].update(text="line\n" * 700))
+    assert run(output, "tdl211") == 0
+    assert "at most 7 are wanted" in capsys.readouterr().err
 
 
 def test_tdl211_has_the_sources_to_the_byte(root, output):
@@ -347,6 +373,14 @@ ERROR = nbformat.v4.new_output("error", ename="ValueError", evalue="bad", traceb
             "execution number 1 instead of 2",
         ),
         (lambda nb: cell(nb).update(outputs=[ERROR]), "ended with ValueError: bad"),
+        (
+            lambda nb: [c.update(outputs=[]) for c in nb.cells if "outputs" in c],
+            "all outputs were cleared",
+        ),
+        (
+            lambda nb: nb.update(cells=[c for c in nb.cells if "outputs" not in c]),
+            "it has no code",
+        ),
         (lambda nb: nb.cells.pop(2), "no heading says 'Question 1'"),
         (lambda nb: nb.cells[4].update(source="## Questions 2"), "no heading says"),
         (lambda nb: nb.cells[7].update(source="## Question 30"), "no heading says"),
@@ -392,6 +426,37 @@ def test_an_unknown_course_is_refused(output, capsys):
     )
 
 
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--jobs", "0", "--execute"], "'0'"),
+        (["--save"], "--save needs --execute"),
+        (["--exec"], "--exec"),
+        (["--output", ""], "--output"),
+        (["--output", "x\0"], "--output"),
+        (["--output", __file__], "is not a folder"),
+        (["--output", f"{__file__}/below"], "is not a folder"),
+        (["--execute", "--only", "ex3"], "'ex3' is none of ex2"),
+    ],
+)
+def test_bad_options_are_refused_before_any_work(options, words, root, capsys):
+    try:
+        status = command.main(["tdl211", *options])
+    except SystemExit as stop:
+        status = stop.code
+    message = capsys.readouterr().err
+    assert status and words in message and "Traceback" not in message
+
+
+def test_code_that_changed_after_it_ran_is_warned_of(root, output, capsys):
+    path = root / "notebooks/tdl211_layers/ex2.ipynb"
+    change(path, lambda nb: record.record(nb, 1))
+    assert run(output, "tdl211") == 0 and not capsys.readouterr().err
+    change(path, lambda nb: cell(nb, 0).update(source="print(3)"))
+    assert run(output, "tdl211") == 0
+    assert "its code has changed" in capsys.readouterr().err
+
+
 # --------------------------------------------------------- whole or not at all, nowhere else
 @pytest.mark.parametrize(
     "error, status", [(KeyboardInterrupt, 130), (OSError("disk full"), 1)]
@@ -405,16 +470,17 @@ def test_an_interruption_leaves_the_earlier_submission(
     change(path, lambda nb: nb.cells.append(markdown("new text")))
     calls = []
 
-    def stop_at_the_fourth(*arguments):
-        calls.append(arguments)
+    def stop_at_the_fourth(notebooks, page):
+        calls.append(page)
         if len(calls) == 4:
             raise error
-        return b"new"
+        return to_pdf(notebooks, page)
 
+    to_pdf = courses.to_pdf
     monkeypatch.setattr(courses, "to_pdf", stop_at_the_fourth)
     assert run(output, "all", *ADA) == status
     assert content(output) == before
-    assert not [p for p in output.iterdir() if p.name not in courses.COURSES]
+    assert [p.name for p in output.parent.glob("*") if "submission" in p.name] == []
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -423,13 +489,6 @@ def test_other_files_in_the_output_folder_stay(root, output):
     (output / "ee519" / "mine.txt").write_text("mine")
     assert run(output, "ee519", *ADA) == 0
     assert set(content(output)) == {"ee519/mine.txt", "ee519/Lovelace_hw1.pdf"}
-
-
-def test_output_that_is_a_file_is_refused(root, output, capsys):
-    output.write_text("a file")
-    assert run(output, "tdl211") == 1
-    assert "is not a folder" in capsys.readouterr().err
-    assert output.read_text() == "a file"
 
 
 def test_nothing_is_written_outside_the_output_folder(
@@ -449,6 +508,9 @@ def test_nothing_is_written_outside_the_output_folder(
 # ----------------------------------------------------------------------------- --execute
 def test_execute_runs_copies(root, output, capsys):
     folder = root / "notebooks" / "tdl211_layers"
+    (folder / ".#ex2.ipynb").symlink_to("ada@host.1")  # an editor's lock
+    os.mkfifo(folder / "pipe.ipynb")
+    (folder / ".ipynb_checkpoints").mkdir()
     change(folder / "ex2.ipynb", lambda nb: nb.cells[1].update(source="print(6 * 7)"))
     local = nbformat.v4.new_code_cell(
         "import MLP\nopen('made.txt', 'w').write(MLP.__doc__)"
@@ -461,6 +523,21 @@ def test_execute_runs_copies(root, output, capsys):
     assert "42" in page.replace("6 * 7", "")
     assert "ex2.ipynb: 2 cells" in capsys.readouterr().err
     assert set(content(output)) == {f for f in FILES if f.startswith("tdl211")}
+
+
+def test_save_writes_the_executed_notebook_back_and_nothing_else(root, output, capsys):
+    path = root / "notebooks/tdl211_layers/ex2.ipynb"
+    change(path, lambda nb: nb.cells[1].update(source="print(6 * 7)"))
+    before = content(root)
+    assert courses.COURSES["tdl211"].path == path.parent  # and not the committed ones
+    assert run(output, "tdl211", "--execute", "--save", "--only", "ex2") == 0
+    after = content(root)
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert changed == {"notebooks/tdl211_layers/ex2.ipynb"} and not output.exists()
+    notebook = nbformat.read(path, as_version=4)
+    assert cell(notebook, 0).outputs[0].text == "42\n"
+    assert record.seconds_taken(notebook) is not None
+    assert run(output, "tdl211") == 0
 
 
 def test_execute_runs_notebooks_that_were_never_run(root, output):

@@ -9,7 +9,7 @@ import time
 
 import nbformat
 import pytest
-from submission import runner
+from submission import record, runner
 
 v4 = nbformat.v4
 
@@ -17,7 +17,7 @@ v4 = nbformat.v4
 def task(name, *sources, seconds=None, folder="."):
     notebook = v4.new_notebook(cells=[v4.new_code_cell(source) for source in sources])
     if seconds is not None:
-        notebook.metadata[runner.KEY] = {"seconds": seconds}
+        notebook.metadata[record.KEY] = {"seconds": seconds}
     return runner.Task(name, notebook, folder)
 
 
@@ -110,7 +110,7 @@ def test_a_failure_ends_the_others_and_is_named(sources, words):
 
 PROGRAM = """
 import nbformat
-from submission import runner
+from submission import record, runner
 source = '''
 import os, subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -158,8 +158,8 @@ def test_code_that_changed_after_the_run_is_noticed():
     tasks = [task("a", "print(1)")]
     runner.run(tasks)
     notebook = tasks[0].notebook
-    assert not runner.changed_since_run(notebook)
+    assert not record.changed_since_run(notebook)
     notebook.cells[0].source = "print(2)"
-    assert runner.changed_since_run(notebook)
+    assert record.changed_since_run(notebook)
     notebook.cells[0].outputs[0].text = "2\n"  # run anew, by Jupyter
-    assert not runner.changed_since_run(notebook)
+    assert not record.changed_since_run(notebook)
