@@ -8,15 +8,17 @@ checkpoint and ends with exactly the generator that it would have ended with.
 """
 
 import argparse
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from pickle import UnpicklingError
 
 import matplotlib.pyplot as plt
 import torch
-from programs import load_checkpoint, save_checkpoint, usable_device
+from programs import usable_device
 from torch import nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
@@ -515,6 +517,27 @@ def build_parser():
         "overwrites it",
     )
     return parser
+
+
+def save_checkpoint(state, path):
+    """torch.save that leaves the old file or the new one, whenever it is interrupted."""
+    aside = f"{path}.incomplete"
+    torch.save(state, aside)
+    os.replace(aside, path)
+
+
+def load_checkpoint(path, keys):
+    """The dict with these keys that `save_checkpoint` wrote to `path`, its tensors on the CPU.
+
+    Raises ValueError for a file that is damaged or something else.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return {key: state[key] for key in keys}
+    except (UnpicklingError, EOFError, RuntimeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is not a checkpoint of this program: {error}"
+        ) from error
 
 
 def main(arguments=None):
