@@ -7,7 +7,7 @@ class Linear:
     """O = A W + 1_N b^T (equation 1).
 
     W is (d, h) and b is (h,), for d `in_features` and h `out_features`. A column b of
-    shape (h, 1) may take its place. The layer computes in the type of W and b.
+    shape (h, 1) may take its place.
     """
 
     def __init__(self, in_features, out_features):
