@@ -12,14 +12,28 @@ local SHORT_TABLE = 15 -- rows of a table that is not to be broken between pages
 local MAX_WORD = 40 -- a longer word may be broken anywhere, so that it stays on the page
 local LINE = 90 -- characters on a line of a table
 
-local MARKDOWN = 'gfm+tex_math_dollars-tex_math_gfm-alerts-emoji-footnotes'
-  .. '-yaml_metadata_block'
-
-local IMAGE_TAG = '^<img[^>]-src=["\']([^"\']+)'
+local MARKDOWN = 'gfm+tex_math_dollars-tex_math_gfm-emoji-yaml_metadata_block'
+local HTML = 'html+tex_math_dollars'
 local TYPST = 'typst-smart-citations'
 local OPTIONS = { wrap_text = 'none' }
+local MEANING = { -- of what pandoc's reader does not know
+  ['<summary[^>]*>'] = '<p><b>', ['</summary>'] = '</b></p>',
+  ['<center[^>]*>'] = '<div align="center">', ['</center>'] = '</div>',
+}
+local ELSEWHERE = { 'iframe', 'video', 'audio', 'source', 'embed' } -- with an address
+local ALERTS = { -- classes of GitHub's alerts and of Jupyter's
+  note = 'info', tip = 'success', important = 'info', warning = 'warning',
+  caution = 'danger', ['alert-info'] = 'info', ['alert-success'] = 'success',
+  ['alert-warning'] = 'warning', ['alert-danger'] = 'danger', alert = 'info',
+}
 
 local images = {}
+local formulas = {} -- of texts that are read twice
+local anchors = {} -- of the whole document: where links may go
+
+local function raw(markup)
+  return pandoc.RawInline('typst', markup)
+end
 
 local function quoted(text)
   local escaped = text:gsub('[\\"]', '\\%0'):gsub('\n', '\\n'):gsub('\t', '\\t')
@@ -39,33 +53,90 @@ local function breakable(text, longest)
   end))
 end
 
-local function lines(text)
-  local inlines = pandoc.Inlines {}
-  for line in (text .. '\n'):gmatch('(.-)\n') do
-    if #inlines > 0 then
-      inlines:insert(pandoc.LineBreak())
-    end
-    inlines:insert(pandoc.Str(breakable(line)))
+local function enclosed(before, content, after)
+  content:insert(1, raw(before))
+  content:insert(raw(after))
+  return content
+end
+
+-- --------------------------------------------------------------------- links, pictures
+-- Jupyter's names of headings keep capitals and pandoc's do not.
+local function key(identifier)
+  local words = identifier:gsub('^#', ''):gsub('%%20', '-'):lower()
+  return (words:gsub('[%s%p]+', '-'))
+end
+
+local function anchor(element)
+  local name = element.identifier ~= '' and key(element.identifier)
+  if not name or not anchors[name] or anchors[name].used then
+    return nil
   end
-  return inlines
+  anchors[name].used = true
+  return raw('#metadata(none)<anchor-' .. anchors[name].number .. '>')
 end
 
-local function plain_attributes(element)
-  element.attr = pandoc.Attr()
-  return element
-end
-
--- the picture of a source that came with the notebook, or nil
-local function drawn(source)
-  local file = source and images[source]
-  return file and pandoc.RawInline('typst', '#picture(' .. quoted(file) .. ')')
-end
-
-local function unwrapped(element)
+local function link(element)
+  local target = element.target
+  if target:match('^https?://') or target:match('^mailto:') then
+    return pandoc.Link(element.content, target)
+  elseif target:match('^#') then
+    local found = anchors[key(target)]
+    if found then
+      return enclosed('#jump("anchor-' .. found.number .. '")[', element.content, ']')
+    end
+  end
   return element.content
 end
 
+-- a length of HTML (pixels or a share of the line) as Typst has it, or nil
+local function width_of(image)
+  local style = image.attributes.style or ''
+  local width = image.attributes.width or style:match('width:%s*([%d.]+[%%%a]*)')
+    or style:match('zoom:%s*([%d.]+%%)')
+  local number, unit = (width or ''):match('^%s*([%d.]+)%s*([%%%a]*)')
+  number = tonumber(number)
+  if not number or number <= 0 then
+    return nil
+  elseif unit == '%' then
+    return string.format('%.1f%%', math.min(number, 100))
+  end
+  local points = { [''] = 0.75, px = 0.75, pt = 1, em = 10, rem = 10, cm = 28.35, ['in'] = 72 }
+  return string.format('%.1fpt', number * (points[unit] or 0.75))
+end
+
+local function image(element)
+  local source, alt = element.src, pandoc.utils.stringify(element.caption)
+  local file = images[source]
+  if file then
+    local width = width_of(element)
+    return raw(
+      '#picture(' .. quoted(file) .. ', alt: ' .. quoted(alt)
+        .. (width and ', width: ' .. width or '') .. ')'
+    )
+  end
+  local what = pandoc.Str('[picture: ' .. (alt ~= '' and alt or breakable(source)) .. ']')
+  return source:match('^https?://') and pandoc.Link({ what }, source) or what
+end
+
+local function text_of(str)
+  local text = breakable(str.text)
+  if text:find('%-%-') or text:find('%.%.%.') or text:find('%-%?') then
+    -- which Typst would take for dashes, an ellipsis and a place to hyphenate
+    return raw('#' .. quoted(text) .. ';')
+  end
+  return pandoc.Str(text)
+end
+
+local function closed(element)
+  -- so that "*emphasis*.txt" is no access to a field
+  return { element, raw('#[];') }
+end
+
 local function formula(math)
+  math = formulas[math.text] or math
+  if math.t == 'Str' then
+    return text_of(math)
+  end
   local typst = pandoc.write(pandoc.Pandoc { pandoc.Plain { math } }, TYPST, OPTIONS)
   typst = typst:gsub('bar%.v%.double', '\u{2016}')
   for _, bar in ipairs { '\\|', '\u{2016}' } do
@@ -144,98 +215,173 @@ local function bands(simple)
   return tables
 end
 
-local read_html -- defined below, with the filter that it uses
+-- Numbers to the right, where the source does not say how a column is aligned.
+local function aligned(simple)
+  for column, align in ipairs(simple.aligns) do
+    local numbers, others = 0, 0
+    for _, row in ipairs(simple.rows) do
+      local text = pandoc.utils.stringify(row[column] or {})
+      if text:match('^%s*[-+−(]?%s*[$€£]?%d') or text:match('^%s*[Nn][aA][Nn]?%s*$') then
+        numbers = numbers + 1
+      elseif text:match('%S') then
+        others = others + 1
+      end
+    end
+    if align == 'AlignDefault' or align == 'AlignCenter' and numbers > 0 then
+      simple.aligns[column] = numbers > others and 'AlignRight' or 'AlignLeft'
+    end
+  end
+  return simple
+end
+
+-- -------------------------------------------------------------------------- all the rest
+local function division(div)
+  local kind
+  for _, class in ipairs(div.classes) do
+    kind = ALERTS[class] or kind
+  end
+  local content = div.content
+  local mark = anchor(div)
+  if mark then
+    content:insert(1, pandoc.Plain { mark })
+  end
+  if div.classes:includes('title') then
+    return content:walk { Para = function(para)
+      return pandoc.Para { pandoc.Strong(para.content) }
+    end }
+  elseif kind then
+    content:insert(1, pandoc.RawBlock('typst', '#alert("' .. kind .. '")['))
+    content:insert(pandoc.RawBlock('typst', ']'))
+  elseif div.attributes.align == 'center' then
+    content:insert(1, pandoc.RawBlock('typst', '#align(center)['))
+    content:insert(pandoc.RawBlock('typst', ']'))
+  end
+  return content
+end
+
+local function drop()
+  return {}
+end
 
 local clean = {
-  RawBlock = function(raw)
-    local summary = raw.text:match('^<details.->%s*<summary.->(.*)</summary>')
-    if summary then
-      return pandoc.Para { pandoc.Strong(pandoc.utils.blocks_to_inlines(read_html(summary))) }
-    elseif raw.text:match('^</?details') then
-      return {}
+  RawBlock = drop,
+  RawInline = drop,
+  Div = division,
+  Span = function(span)
+    if span.classes:includes('printed-note') then
+      return pandoc.Note { pandoc.Plain(span.content) }
     end
-    if raw.format == 'html' and raw.text:lower():find('<table', 1, true) then
-      return read_html(raw.text)
-    elseif raw.text:match('^<!%-%-.*%-%->%s*$') then
-      return {}
+    local mark = anchor(span)
+    if mark then
+      span.content:insert(1, mark)
     end
-    local picture = drawn(raw.text:match(IMAGE_TAG))
-    return pandoc.Para(picture or lines((raw.text:gsub('%s+$', ''))))
+    return span.content
   end,
-  RawInline = function(raw)
-    if raw.text:lower():match('^<br%s*/?>$') then
-      return pandoc.LineBreak()
-    elseif raw.text:match('^<!%-%-.*%-%->$') then
-      return {}
+  Header = function(header)
+    local mark = anchor(header)
+    if mark then
+      header.content:insert(mark)
     end
-    return drawn(raw.text:match(IMAGE_TAG)) or pandoc.Str(raw.text)
+    header.attr = pandoc.Attr()
+    return header
   end,
-  Div = unwrapped,
-  Span = unwrapped,
-  Header = plain_attributes,
   Math = formula,
   Code = function(code)
-    return pandoc.Code(breakable(code.text))
+    return closed(pandoc.Code(breakable(code.text)))
   end,
   CodeBlock = function(code)
-    local language = (code.classes[1] or ''):match('^%w+$') or 'text'
-    local call = '#code(' .. quoted(breakable(code.text)) .. ', ' .. quoted(language) .. ')'
-    return pandoc.RawBlock('typst', call)
+    local language = (code.classes[#code.classes] or ''):match('^[%w+#-]+$') or 'text'
+    local text = breakable(code.text)
+    return pandoc.RawBlock('typst', '#code(' .. quoted(text) .. ', ' .. quoted(language) .. ')')
   end,
-  Str = function(str)
-    local text = breakable(str.text)
-    if text:find('%-%-') or text:find('%.%.%.') or text:find('%-%?') then
-      -- which Typst would take for dashes, an ellipsis and a place to hyphenate
-      return pandoc.RawInline('typst', '#' .. quoted(text) .. ';')
-    end
-    return pandoc.Str(text)
-  end,
-  Link = function(link)
-    if link.target:match('^https?://') or link.target:match('^mailto:') then
-      return pandoc.Link(link.content, link.target)
-    end
-    return link.content
-  end,
-  Image = function(image)
-    local what = pandoc.utils.stringify(image.caption)
-    return drawn(image.src)
-      or pandoc.Str('[picture: ' .. (what ~= '' and what or breakable(image.src)) .. ']')
-  end,
+  Str = text_of,
+  Link = link,
+  Image = image,
+  Emph = closed,
+  Strong = closed,
+  Strikeout = closed,
+  Superscript = closed,
+  Subscript = closed,
+  Underline = closed,
   Figure = function(figure)
     return figure.content
   end,
   Table = function(element)
-    return bands(pandoc.utils.to_simple_table(element))
+    return bands(aligned(pandoc.utils.to_simple_table(element)))
   end,
 }
 
--- HTML, as outputs have it: numbers to the right; scripts and styles are not for reading.
-function read_html(text)
-  local drop = function() return {} end
-  local blocks = pandoc.read(text, 'html', nil, {}).blocks
-  blocks = blocks:walk { RawBlock = drop, RawInline = drop, Table = function(element)
-    local simple = pandoc.utils.to_simple_table(element)
-    for column in ipairs(simple.aligns) do
-      simple.aligns[column] = 'AlignRight'
-    end
-    return pandoc.utils.from_simple_table(simple)
-  end }
-  return blocks:walk(clean)
+local function from_html(text, reader)
+  for pattern, replacement in pairs(MEANING) do
+    text = text:gsub(pattern, replacement)
+  end
+  for _, tag in ipairs(ELSEWHERE) do
+    local address = '<' .. tag .. '[^>]-%ssrc=["\']?([^"\'%s>]+)[^>]*>'
+    text = text:gsub(address, '<a href="%1">%1</a>')
+  end
+  return pandoc.read(text, reader, nil, {}).blocks
 end
 
-local function to_typst(piece)
-  images = piece.images or {}
-  local blocks
-  if piece.format == 'html' then
-    blocks = read_html(piece.text)
-  else
-    blocks = pandoc.read(piece.text .. '\n', MARKDOWN, nil, {}).blocks:walk(clean)
+-- A formula or a text with dollars, as it is to be found again after a second reading.
+local function kept(inline)
+  local name = '\u{e000}' .. #formulas
+  formulas[#formulas + 1], formulas[name] = name, inline
+  return pandoc.RawInline('html', '$' .. name .. '$')
+end
+
+-- HTML in Markdown means what it means on a web page: where there is some, the whole text is
+-- written as HTML and read again.
+local function from_markdown(text)
+  local blocks = pandoc.read(text .. '\n', MARKDOWN, nil, {}).blocks
+  local found = false
+  blocks:walk {
+    RawInline = function() found = true end,
+    RawBlock = function() found = true end,
+  }
+  if not found then
+    return blocks
   end
-  return pandoc.write(pandoc.Pandoc(blocks), TYPST, OPTIONS)
+  blocks = blocks:walk {
+    Math = kept,
+    Str = function(str)
+      return str.text:find('$', 1, true) and kept(str) or nil
+    end,
+    Note = function(note)
+      local inlines = pandoc.utils.blocks_to_inlines(note.content)
+      return pandoc.Span(inlines, pandoc.Attr('', { 'printed-note' }))
+    end,
+  }
+  return from_html(pandoc.write(pandoc.Pandoc(blocks), 'html-task_lists', OPTIONS), HTML)
+end
+
+-- All pieces are read before the first is written: a link may go to any of them.
+local pieces = pandoc.json.decode(io.read('a'), false)
+local documents, targets = {}, {}
+for index, piece in ipairs(pieces) do
+  local is_html = piece.format == 'html'
+  documents[index] = is_html and from_html(piece.text, 'html') or from_markdown(piece.text)
+  documents[index]:walk { Link = function(element)
+    if element.target:match('^#') then
+      targets[key(element.target)] = true
+    end
+  end }
+end
+local count = 0
+local function collect(element)
+  local name = element.identifier ~= '' and key(element.identifier)
+  if name and targets[name] and not anchors[name] then
+    count = count + 1
+    anchors[name] = { number = count }
+  end
+end
+for _, blocks in ipairs(documents) do
+  blocks:walk { Header = collect, Span = collect, Div = collect }
 end
 
 local results = {}
-for index, piece in ipairs(pandoc.json.decode(io.read('a'), false)) do
-  results[index] = to_typst(piece)
+for index, piece in ipairs(pieces) do
+  images = piece.images or {}
+  local blocks = documents[index]:walk(clean)
+  results[index] = pandoc.write(pandoc.Pandoc(blocks), TYPST, OPTIONS)
 end
 io.write(pandoc.json.encode(results))

@@ -87,6 +87,9 @@ TEX_WORDS = (
     ),
     (r"\\end\{(array|(small)?matrix)\}", r"\\end{pmatrix}"),
     (r"\\hline\b", ""),
+    # which HTML would take for the start of a tag
+    (r"\\left\s*<", r"\\left\\langle "),
+    (r"<", r"\\lt "),
     (r"(?<!\\)\\!", ""),
     (r"(?<!\\)\\;", r"\\: "),
 )

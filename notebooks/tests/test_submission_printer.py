@@ -271,6 +271,105 @@ def test_dollars_in_prose_are_no_formula():
     assert "from$5to$6each" in text_of(markdown("from $5 to $6 each"))
 
 
+def test_html_in_markdown_means_what_it_means():
+    source = (
+        "a <b>bold</b> <sub>low</sub><br>next <font color='red'>red</font> <odd>odd</odd>"
+        " *year*.txt <a href='https://example.org/q'>there</a> <!-- unseen -->"
+        "\n\n<center>In the <i>middle</i></center>\n\n<div align='center'>"
+        "\n\n## Heading of $x<y$\n\n</div>\n\n<script>alert(1)</script>"
+        "\n\n<ul><li>one $a<b$</li></ul> \\$5 and $$y$$ costs $6 to $7"
+    )
+    pdf = printed(markdown(source))
+    text = squeezed("".join(pages(pdf)))
+    assert "boldlow" in text and "nextredoddyear.txtthere" in text
+    assert "Inthemiddle" in text and "Headingof𝑥<𝑦" in text and "one𝑎<𝑏" in text
+    assert "$5and" in text and "costs$6to$7" in text
+    for lost in ("<b>", "</", "font", "unseen", "script", "align"):
+        assert lost not in text
+    assert targets_of(pdf) == ["https://example.org/q"]
+    assert any("Bold" in font or "SemiBold" in font for font in fonts(pdf))
+    page = pypdfium2.PdfDocument(pdf)[0].get_textpage()
+    first = page.get_charbox(page.get_text_range().index("In the"))
+    assert first[0] > 200
+
+
+@pytest.mark.parametrize(
+    "source, title",
+    [
+        ("> [!NOTE]\n> the words", "Note"),
+        ("> [!WARNING]\n> the words", "Warning"),
+        ('<div class="alert alert-block alert-danger">the words</div>', ""),
+        ('<div class="alert alert-info">\n\nthe **words**\n\n</div>', ""),
+    ],
+)
+def test_alerts_are_boxes(source, title):
+    pdf = printed(markdown(source))
+    text = squeezed("".join(pages(pdf)))
+    assert f"{title}thewords" in text and "[!" not in text and "class" not in text
+    picture = pypdfium2.PdfDocument(pdf)[0].render(scale=1).to_pil()
+    page = pypdfium2.PdfDocument(pdf)[0].get_textpage()
+    box = page.get_charbox(page.get_text_range().index("the"))
+    assert picture.getpixel((int(box[0]) - 3, int(A4[1] - box[1]))) != (255, 255, 255)
+
+
+def test_footnotes_and_task_lists():
+    note = "text[^n] and <b>bold</b>\n\n[^n]: the *note*\n\n- [x] done\n- [ ] open"
+    for source in (note, note.replace("<b>bold</b>", "plain")):
+        text = text_of(markdown(source))
+        assert "text1and" in text and "1thenote" in text and "^" not in text
+        assert "done" in text and "[x]" not in text
+
+
+def targets_of(pdf):
+    """Where the links of the first page go: addresses, or numbers of pages."""
+    reader = pypdf.PdfReader(io.BytesIO(pdf))
+    found = []
+    for annotation in reader.pages[0].get("/Annots", []):
+        annotation = annotation.get_object()
+        if "/A" in annotation and "/URI" in annotation["/A"]:
+            found.append(annotation["/A"]["/URI"])
+        else:
+            destination = annotation.get("/Dest") or annotation["/A"]["/D"]
+            destination = destination.get_object()
+            if not isinstance(destination, list):
+                destination = reader.named_destinations[destination].dest_array
+            found.append(reader.get_page_number(destination[0].get_object()))
+    return found
+
+
+def test_links_go_to_headings_and_anchors_of_any_cell():
+    links = "[a](#The-Heading) [b](#anchor) [c](#the-heading) [d](#none)"
+    target = "# The Heading\n\n<a id='anchor'></a>\n\ntext"
+    pdf = submission.to_pdf(
+        [notebook(markdown(links)), notebook(markdown(target))], PAGE
+    )
+    assert targets_of(pdf) == [1, 1, 1]
+    assert "a b c d" in pages(pdf)[0]
+
+
+@pytest.mark.parametrize("source", ["![words]({})", '<img alt="words" src="{}">'])
+def test_a_picture_elsewhere_is_a_link(source):
+    address = "https://example.org/a.png"
+    pdf = printed(markdown(source.format(address)))
+    assert targets_of(pdf) == [address] and "words" in pages(pdf)[0]
+
+
+@pytest.mark.parametrize(
+    "width, points",
+    [('width="96"', 72), ('style="width: 10%"', 48), ('width="96px"', 72)],
+)
+def test_a_picture_in_html_has_its_width(width, points):
+    uri = f"data:image/png;base64,{figure()}"
+    pdf = printed(markdown(f'<img {width} src="{uri}">'))
+    (item,) = [
+        o
+        for o in pypdfium2.PdfDocument(pdf)[0].get_objects()
+        if o.type == pdfium.FPDF_PAGEOBJ_IMAGE
+    ]
+    left, _, right, _ = item.get_bounds()
+    assert right - left == pytest.approx(points, abs=1)
+
+
 def test_links_are_links():
     pdf = printed(markdown("see [the book](https://example.org/a?b=c) and [up](#top)"))
     page = pypdf.PdfReader(io.BytesIO(pdf)).pages[0]
