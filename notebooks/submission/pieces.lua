@@ -1,11 +1,12 @@
 -- Turn pieces of notebook text into Typst markup: `pandoc lua pieces.lua < pieces.json`.
 --
--- stdin:  a JSON list of {"format": "markdown" | "html", "text": ..., "images": {source: file}}
--- stdout: a JSON list of Typst strings, one per piece
+-- stdin:  {"pieces": [{"format": "markdown" | "html", "text": ..., "images": {source: file}}],
+--          "formulas": [{"source": ..., "tex": ..., "preamble": ..., "display": ...}]}
+-- stdout: {"pieces": [Typst, ...], "formulas": [MathML or "", ...]}
 --
--- Whatever a notebook says is text. The readers run without access to files, raw elements
--- and attributes (pandoc passes some of them on as code) are printed or dropped, and a
--- picture is drawn only when it came with the notebook.
+-- `$$n$$` in a text stands for the n-th of the formulas. Whatever a notebook says is text:
+-- the readers run without access to files, raw elements and attributes (pandoc passes some
+-- of them on as code) are dropped, and a picture is drawn only when it came with the notebook.
 
 local MAX_COLUMNS = 24 -- a wider table is cut into bands that repeat its first column
 local SHORT_TABLE = 15 -- rows of a table that is not to be broken between pages
@@ -27,8 +28,8 @@ local ALERTS = { -- classes of GitHub's alerts and of Jupyter's
   ['alert-warning'] = 'warning', ['alert-danger'] = 'danger', alert = 'info',
 }
 
+local input = pandoc.json.decode(io.read('a'), false)
 local images = {}
-local formulas = {} -- of texts that are read twice
 local anchors = {} -- of the whole document: where links may go
 
 local function raw(markup)
@@ -37,6 +38,7 @@ end
 
 local function quoted(text)
   local escaped = text:gsub('[\\"]', '\\%0'):gsub('\n', '\\n'):gsub('\t', '\\t')
+  escaped = escaped:gsub('#', '\\u{23}') -- so that only a formula looks like one
   return '"' .. escaped .. '"'
 end
 
@@ -53,10 +55,27 @@ local function breakable(text, longest)
   end))
 end
 
+-- what was taken out, put back: code and addresses have no formulas
+local function restored(text)
+  return (text:gsub('%$%$(%d+)%$%$', function(number)
+    local formula = input.formulas[tonumber(number) + 1]
+    return formula and formula.source
+  end))
+end
+
 local function enclosed(before, content, after)
   content:insert(1, raw(before))
   content:insert(raw(after))
   return content
+end
+
+local function formula(math)
+  local number = tonumber(math.text)
+  local found = number and input.formulas[number + 1]
+  if not found then
+    return pandoc.Str('$$' .. math.text .. '$$')
+  end
+  return found.formula and raw('#f(' .. number .. ');') or pandoc.Str(found.source)
 end
 
 -- --------------------------------------------------------------------- links, pictures
@@ -76,13 +95,13 @@ local function anchor(element)
 end
 
 local function link(element)
-  local target = element.target
+  local target = restored(element.target)
   if target:match('^https?://') or target:match('^mailto:') then
-    return pandoc.Link(element.content, target)
+    return enclosed('#link(' .. quoted(target) .. ')[', element.content, '];')
   elseif target:match('^#') then
     local found = anchors[key(target)]
     if found then
-      return enclosed('#jump("anchor-' .. found.number .. '")[', element.content, ']')
+      return enclosed('#jump("anchor-' .. found.number .. '")[', element.content, '];')
     end
   end
   return element.content
@@ -105,8 +124,9 @@ local function width_of(image)
 end
 
 local function image(element)
-  local source, alt = element.src, pandoc.utils.stringify(element.caption)
-  local file = images[source]
+  local source = restored(element.src)
+  local alt = restored(pandoc.utils.stringify(element.caption))
+  local file = images[element.src] or images[source]
   if file then
     local width = width_of(element)
     return raw(
@@ -115,7 +135,10 @@ local function image(element)
     )
   end
   local what = pandoc.Str('[picture: ' .. (alt ~= '' and alt or breakable(source)) .. ']')
-  return source:match('^https?://') and pandoc.Link({ what }, source) or what
+  if source:match('^https?://') then
+    return enclosed('#link(' .. quoted(source) .. ')[', pandoc.Inlines { what }, '];')
+  end
+  return what
 end
 
 local function text_of(str)
@@ -130,29 +153,6 @@ end
 local function closed(element)
   -- so that "*emphasis*.txt" is no access to a field
   return { element, raw('#[];') }
-end
-
-local function formula(math)
-  math = formulas[math.text] or math
-  if math.t == 'Str' then
-    return text_of(math)
-  end
-  local typst = pandoc.write(pandoc.Pandoc { pandoc.Plain { math } }, TYPST, OPTIONS)
-  typst = typst:gsub('bar%.v%.double', '\u{2016}')
-  for _, bar in ipairs { '\\|', '\u{2016}' } do
-    -- pandoc puts spaces around bars, which Typst shows: |x|, not | x |;
-    -- a space beside a dollar is not one between bars: it says that this is a display
-    typst = typst:gsub('([^$])%s+' .. bar, '%1' .. bar):gsub(bar .. '%s+([^$])', bar .. '%1')
-  end
-  typst = typst:gsub('mat%(delim: "%(", upright%("\u{e000}"%)', 'mat(delim: #none, ')
-  -- \boxed: a formula in the formula is not one to be centred on the page
-  typst = typst:gsub('#box%([^[]*%[%$ (.-) %$%]%)', '#boxed($display(%1)$)')
-  typst = typst:gsub('%s+$', '')
-  local body, tag = typst:match('^(%$ .-)%s*#h%(2em%)%s*\\%(%s*upright%("([^"]*)"%)%s*\\%)%s*%$$')
-  if tag then
-    typst = '#tagged("' .. tag .. '", ' .. body .. ' $)'
-  end
-  return pandoc.RawInline('typst', typst)
 end
 
 -- The blocks of a cell: words that are too long for its column may be broken, and what looks
@@ -287,11 +287,11 @@ local clean = {
   end,
   Math = formula,
   Code = function(code)
-    return closed(pandoc.Code(breakable(code.text)))
+    return raw('#raw(' .. quoted(breakable(restored(code.text))) .. ');')
   end,
   CodeBlock = function(code)
     local language = (code.classes[#code.classes] or ''):match('^[%w+#-]+$') or 'text'
-    local text = breakable(code.text)
+    local text = breakable(restored(code.text))
     return pandoc.RawBlock('typst', '#code(' .. quoted(text) .. ', ' .. quoted(language) .. ')')
   end,
   Str = text_of,
@@ -311,7 +311,7 @@ local clean = {
   end,
 }
 
-local function from_html(text, reader)
+local function from_html(text)
   for pattern, replacement in pairs(MEANING) do
     text = text:gsub(pattern, replacement)
   end
@@ -319,14 +319,7 @@ local function from_html(text, reader)
     local address = '<' .. tag .. '[^>]-%ssrc=["\']?([^"\'%s>]+)[^>]*>'
     text = text:gsub(address, '<a href="%1">%1</a>')
   end
-  return pandoc.read(text, reader, nil, {}).blocks
-end
-
--- A formula or a text with dollars, as it is to be found again after a second reading.
-local function kept(inline)
-  local name = '\u{e000}' .. #formulas
-  formulas[#formulas + 1], formulas[name] = name, inline
-  return pandoc.RawInline('html', '$' .. name .. '$')
+  return pandoc.read(text, HTML, nil, {}).blocks
 end
 
 -- HTML in Markdown means what it means on a web page: where there is some, the whole text is
@@ -342,24 +335,22 @@ local function from_markdown(text)
     return blocks
   end
   blocks = blocks:walk {
-    Math = kept,
-    Str = function(str)
-      return str.text:find('$', 1, true) and kept(str) or nil
+    Math = function(math)
+      return pandoc.RawInline('html', '$$' .. math.text .. '$$')
     end,
     Note = function(note)
       local inlines = pandoc.utils.blocks_to_inlines(note.content)
       return pandoc.Span(inlines, pandoc.Attr('', { 'printed-note' }))
     end,
   }
-  return from_html(pandoc.write(pandoc.Pandoc(blocks), 'html-task_lists', OPTIONS), HTML)
+  return from_html(pandoc.write(pandoc.Pandoc(blocks), 'html-task_lists', OPTIONS))
 end
 
 -- All pieces are read before the first is written: a link may go to any of them.
-local pieces = pandoc.json.decode(io.read('a'), false)
 local documents, targets = {}, {}
-for index, piece in ipairs(pieces) do
+for index, piece in ipairs(input.pieces) do
   local is_html = piece.format == 'html'
-  documents[index] = is_html and from_html(piece.text, 'html') or from_markdown(piece.text)
+  documents[index] = is_html and from_html(piece.text) or from_markdown(piece.text)
   documents[index]:walk { Link = function(element)
     if element.target:match('^#') then
       targets[key(element.target)] = true
@@ -378,10 +369,33 @@ for _, blocks in ipairs(documents) do
   blocks:walk { Header = collect, Span = collect, Div = collect }
 end
 
-local results = {}
-for index, piece in ipairs(pieces) do
+local results = { pieces = {}, formulas = {} }
+for index, piece in ipairs(input.pieces) do
   images = piece.images or {}
   local blocks = documents[index]:walk(clean)
-  results[index] = pandoc.write(pandoc.Pandoc(blocks), TYPST, OPTIONS)
+  results.pieces[index] = pandoc.write(pandoc.Pandoc(blocks), TYPST, OPTIONS)
+end
+local function expanded(entry)
+  local tex = entry.tex
+  if entry.preamble ~= '' then
+    local text = entry.preamble .. '\n$' .. tex .. '$'
+    local worked, document = pcall(pandoc.read, text, 'latex', nil, {})
+    local found
+    if worked then
+      document:walk { Math = function(math) found = found or math.text end }
+    end
+    tex = found or tex
+  end
+  return tex
+end
+
+for index, entry in ipairs(input.formulas) do
+  results.formulas[index] = ''
+  if entry.tex ~= '' then
+    local kind = entry.display and 'DisplayMath' or 'InlineMath'
+    local document = pandoc.Pandoc { pandoc.Plain { pandoc.Math(kind, expanded(entry)) } }
+    local html = pandoc.write(document, 'html', { html_math_method = 'mathml' })
+    results.formulas[index] = html:match('<math.*</math>') or ''
+  end
 end
 io.write(pandoc.json.encode(results))

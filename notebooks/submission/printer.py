@@ -27,6 +27,8 @@ from nbconvert.utils.exceptions import ConversionException
 from PIL import Image
 from traitlets import Bool, Unicode
 
+from submission.mathtext import KNOWN, Formulas
+
 HERE = Path(__file__).parent
 FONT_FOLDERS = {  # package: where its fonts are
     "matplotlib": "mpl-data/fonts/ttf",
@@ -67,39 +69,11 @@ CODE_ALONE = re.compile(
     r"\s*(<details>.*</summary>)?\s*```.*```\s*(</details>)?\s*", re.DOTALL
 )
 DATA_URI = re.compile(r"data:(image/[a-z+]+);base64,([A-Za-z0-9+/=\s]+?)(?=[)\"'>\s])")
+FORMULA = re.compile(r"#f\((\d+)\);")  # as pieces.lua has it
 LONG_WORD = re.compile(r"\S{41,}")
 OTHER_ESCAPES = re.compile(r"\x1b(\][^\x07\x1b]*(\x07|\x1b\\)|[()].|[^\[\]()])")
 SPAN = re.compile(
     r'<span(?: class="([^"]*)")?(?: style="([^"]*)")?>(.*?)</span>|([^<]+)', re.DOTALL
-)
-TEX_WORDS = (
-    (r"(?<!\\)%[^\n]*", ""),
-    (r"\\label\{[^}]*\}", ""),
-    (r"\\quad\s*\((\d+)\)\s*$", r"\\tag{\1}"),
-    # the only tag goes to the end, where pieces.lua looks for it; several stay in their lines
-    (r"^((?:(?!\\tag).)*)\\tag\*?{([^}]*)}((?:(?!\\tag).)*)$", r"\1\3\\tag{\2}"),
-    (r"\\tag\*?{([^}]*)}", r"\\qquad (\\text{\1})"),
-    (r"(?<!\\)\\\|", r"\\Vert "),
-    # pandoc loses the columns of a matrix without brackets: pieces.lua takes these away
-    (
-        r"\\begin\{(array\}(\[\w\])?\{[^}]*|(small)?matrix)\}",
-        "\\\\begin{pmatrix}\\\\text{\ue000}",
-    ),
-    (r"\\end\{(array|(small)?matrix)\}", r"\\end{pmatrix}"),
-    (r"\\hline\b", ""),
-    # which HTML would take for the start of a tag
-    (r"\\left\s*<", r"\\left\\langle "),
-    (r"<", r"\\lt "),
-    (r"(?<!\\)\\!", ""),
-    (r"(?<!\\)\\;", r"\\: "),
-)
-MATH = re.compile(
-    r"(?P<code>^(?P<fence>`{3,}|~{3,}).*?^(?P=fence)|(?P<ticks>`+).+?(?<!`)(?P=ticks)(?!`))"
-    r"|(?<!\\)\$\$(?P<display>.+?)(?<!\\)\$\$"
-    r"|(?<![\\$])\$(?P<inline>[^\s$](?:[^$\n]|\n(?!\n))*?)(?<![\\\s])\$(?!\d)"
-    r"|(?<![\\$])\$[ ](?P<spaced>[^$\n]+)[ ]\$(?![\d$])"
-    r"|(?P<environment>\\begin\{(?P<name>[a-z]+\*?)\}.*?\\end\{(?P=name)\})",
-    re.MULTILINE | re.DOTALL,
 )
 
 
@@ -127,13 +101,14 @@ class Page:
 class Piece:
     """A stretch of the document: Typst `markup`, and `text` to print if Typst refuses it.
 
-    Until pandoc has made the markup, `job` is what it is to convert. A piece with `keep` stays
-    on one page with the next.
+    What pandoc makes of `job` stands between `markup` and `after`. A piece with `keep` stays on
+    one page with the next.
     """
 
     markup: str = ""
     text: str = ""
     job: dict | None = None
+    after: str = ""
     keep: bool = False
 
 
@@ -209,6 +184,7 @@ class _Document:
         # "" is the working directory, as nbconvert's command line has it
         self.folder = None if folder is None else Path(folder).resolve()
         self.pieces = []
+        self.formulas = Formulas()
         self.files = {"style.typ": (HERE / "style.typ").read_bytes()}
         self.heading = page.heading  # the last one seen, for figures without a caption
 
@@ -219,6 +195,7 @@ class _Document:
         cells = notebook.get("cells")
         if not isinstance(cells, list):
             raise PrintError("The notebook has no list of cells.")
+        self.formulas.macros = dict(KNOWN)
         for cell in map(_dict, cells):
             kind, source = cell.get("cell_type"), _text(cell.get("source"))
             tags = _dict(cell.get("metadata")).get("tags")
@@ -288,28 +265,30 @@ class _Document:
             shown = f"{_quoted(name)}, alt: {_quoted(_text([*alts, self.alt][0]))}"
             if self.page.hide_code:
                 # an invisible start, so that "1. " does not make a list of it
-                job = _job("markdown", f"\u200b{self.caption}")
-                return Piece(f"#numbered({shown})[{{}}]", NO_PICTURE, job)
+                job = self.job("markdown", f"\u200b{self.caption}")
+                return Piece(f"#numbered({shown})[", NO_PICTURE, job, "]")
             return Piece(f"#drawing({shown})", NO_PICTURE)
         plain, page = data.get("text/plain"), _text(data.get("text/html"))
         if "<table" in page.lower():
-            return Piece("#rich[{}]", text=_text(plain), job=_job("html", page))
+            return Piece("#rich[", _text(plain), self.job("html", page), "]")
         for mime in ("text/markdown", "text/latex"):
             if mime in data:
                 source = _text(data[mime])
                 is_code = CODE_ALONE.fullmatch(source)
                 if self.page.hide_code and is_code:
                     return None
-                return self.markdown(source, call="{}" if is_code else "#rich[{}]")
+                return self.markdown(
+                    source, around=("", "") if is_code else ("#rich[", "]")
+                )
         if plain is not None:
             return _lines(plain)
         if page.strip():
-            return Piece("#rich[{}]", text=page, job=_job("html", page))
+            return Piece("#rich[", page, self.job("html", page), "]")
         if "application/json" in data:
             return _lines(json.dumps(data["application/json"], indent=1, default=str))
         return None
 
-    def markdown(self, source, images=None, call="{}"):
+    def markdown(self, source, images=None, around=("", "")):
         """The piece for a Markdown text; pictures written into it are taken out first."""
         images = dict(images or {})
 
@@ -325,7 +304,13 @@ class _Document:
         for match in PICTURE_NAME.finditer(source):
             images.update(self.local_picture(match[1] or match[2] or match[3]))
         images = {name: file for name, file in images.items() if file}
-        return Piece(call, text=source, job=_job("markdown", _one_line(source), images))
+        before, after = around
+        return Piece(before, source, self.job("markdown", source, images), after)
+
+    def job(self, kind, text, images=None):
+        """What pieces.lua is to convert, the formulas taken out."""
+        text = self.formulas.take_out(text, html=kind == "html")
+        return {"format": kind, "text": text, "images": images or {}}
 
     def local_picture(self, source):
         """{source: virtual file} if it is a picture below the notebook's folder, else {}."""
@@ -397,21 +382,22 @@ class _Document:
     def run_pandoc(self):
         """Convert all jobs in one process, and put the results into their pieces."""
         pieces = [piece for piece in self.pieces if piece.job]
+        jobs = {"pieces": [p.job for p in pieces], "formulas": self.formulas.jobs()}
         run = subprocess.run(
             [pypandoc.get_pandoc_path(), "lua", HERE / "pieces.lua"],
-            input=json.dumps([piece.job for piece in pieces]).encode(),
+            input=json.dumps(jobs).encode(),
             capture_output=True,
             check=False,
         )
         messages = run.stderr.decode(errors="replace").strip()
         if run.returncode:
             raise PrintError(f"pandoc cannot read the notebook: {messages}")
-        for formula in re.findall(
-            r"Could not convert TeX math (.*?), render", messages
-        ):
+        results = json.loads(run.stdout)
+        for formula in self.formulas.set_markup(results["formulas"]):
             warnings.warn(f"printed as TeX, not as a formula: {formula}", stacklevel=2)
-        for piece, markup in zip(pieces, json.loads(run.stdout)):
-            piece.markup = piece.markup.replace("{}", markup)
+        for piece, markup in zip(pieces, results["pieces"]):
+            markup = FORMULA.sub(lambda m: self.formulas.markup(int(m[1])), markup)
+            piece.markup += markup + piece.after
 
     def typst(self, pieces):
         """The PDF of some of the pieces."""
@@ -436,11 +422,6 @@ def _fonts():
         if spec:
             folders.append(Path(spec.submodule_search_locations[0]) / folder)
     return typst.Fonts(include_system_fonts=True, font_paths=folders)
-
-
-def _job(kind, text, images=None):
-    """What pieces.lua is to convert."""
-    return {"format": kind, "text": text, "images": images or {}}
 
 
 def _dict(value):
@@ -477,39 +458,6 @@ def _breakable(text):
     return LONG_WORD.sub(
         lambda word: re.sub(r"(.{8})", "\\1\u200b", word.group()), text
     )
-
-
-def _one_line(markdown):
-    """The text with each formula on one line, and formulas outside dollars put into them.
-
-    CommonMark would otherwise take a line of a formula that starts with + or = for its own.
-    """
-
-    def replace(match):
-        if match["code"]:
-            return match.group()
-        line = markdown[: match.start()].rpartition("\n")[2]
-        inline = match["inline"] or match["spaced"]
-        if inline:
-            # in a table a bar would end the cell
-            bar = r"\vert " if line.lstrip().startswith("|") else "|"
-            return f"${_formula(inline).replace('|', bar)}$"
-        tex = match["display"] or match["environment"]
-        if line.lstrip().startswith(">"):
-            tex = re.sub(r"(?m)^\s*>", "", tex)
-        return f"$${_formula(tex)}$$"
-
-    return MATH.sub(replace, markdown)
-
-
-def _formula(tex):
-    r"""TeX on one line, in pandoc's words.
-
-    It does not know \label and \tag, and makes \! and \; of 1 em and 0 em.
-    """
-    for pattern, replacement in TEX_WORDS:
-        tex = re.sub(pattern, replacement, tex, flags=re.DOTALL)
-    return " ".join(tex.split())
 
 
 def _output(text):
