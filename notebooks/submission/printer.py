@@ -64,10 +64,14 @@ PROGRESS_BAR = re.compile(
 ALT = re.compile(r"^#\|\s*fig-alt:\s*(.+)$", re.MULTILINE)
 CAPTION = re.compile(r"^#\|\s*fig-cap:\s*(.+)$", re.MULTILINE)
 SECTION_NUMBER = re.compile(r"^[\d.]+\s+")
-# a Markdown output that helpers.show_source makes
-CODE_ALONE = re.compile(
-    r"\s*(<details>.*</summary>)?\s*```.*```\s*(</details>)?\s*", re.DOTALL
-)
+PLOTLY = "application/vnd.plotly.v1+json"
+PYTHON_OBJECT = re.compile(
+    r"<[^<>\n]*>"
+)  # what repr makes of an object without its own
+WARNING = re.compile(
+    r"^\S.*:\d+: \w*Warning\b"
+)  # its message, a line of code with 2 blanks
+REPORT = re.compile(r"[=-]{10,}|[.FEsxu]+$|Ran \d+|[A-Z]+:|\d{4}-\d\d-\d\d")
 DATA_URI = re.compile(r"data:(image/[a-z+]+);base64,([A-Za-z0-9+/=\s]+?)(?=[)\"'>\s])")
 FORMULA = re.compile(r"#f\((\d+)\);")  # as pieces.lua has it
 LONG_WORD = re.compile(r"\S{41,}")
@@ -248,7 +252,10 @@ class _Document:
         """The piece that shows one output, or None when there is nothing to read in it."""
         kind = output.get("output_type")
         if kind == "stream":
-            return _lines(output["text"])
+            text = output["text"]
+            if output["name"] == "stderr":
+                return _lines(_without_warnings(text), bars=True)
+            return _lines(text, bars="\r" in text.replace("\r\n", "\n"))
         if kind == "error":
             traceback = output.get("traceback")
             lines = traceback if isinstance(traceback, list) else []
@@ -270,26 +277,37 @@ class _Document:
             return Piece(f"#drawing({shown})", NO_PICTURE)
         plain, page = data.get("text/plain"), _text(data.get("text/html"))
         if "<table" in page.lower():
-            return Piece("#rich[", _text(plain), self.job("html", page), "]")
+            return self.rich("html", page, text=_text(plain))
         for mime in ("text/markdown", "text/latex"):
             if mime in data:
                 source = _text(data[mime])
-                is_code = CODE_ALONE.fullmatch(source)
-                if self.page.hide_code and is_code:
-                    return None
-                return self.markdown(
-                    source, around=("", "") if is_code else ("#rich[", "]")
-                )
+                if not _is_listing(source):
+                    return self.rich("markdown", source)
+                return None if self.page.hide_code else self.markdown(source)
+        is_poor = plain is None or PYTHON_OBJECT.fullmatch(_text(plain).strip())
+        if is_poor and _is_readable(page):
+            return self.rich("html", page)
+        if PLOTLY in data and is_poor:
+            layout = _dict(_dict(data[PLOTLY]).get("layout"))
+            title = layout.get("title")
+            title = title if isinstance(title, str) else _dict(title).get("text")
+            words = "(an interactive figure, of which the notebook has no picture)"
+            return _lines(f"{_text(title)}\n{words}".strip())
         if plain is not None:
-            return _lines(plain)
-        if page.strip():
-            return Piece("#rich[", page, self.job("html", page), "]")
+            return _lines(plain, bars=True)
         if "application/json" in data:
             return _lines(json.dumps(data["application/json"], indent=1, default=str))
         return None
 
-    def markdown(self, source, images=None, around=("", "")):
-        """The piece for a Markdown text; pictures written into it are taken out first."""
+    def rich(self, kind, source, text=None):
+        """The piece for an output in Markdown or HTML; `text` is printed if Typst refuses it."""
+        piece = self.markdown(source, kind=kind)
+        piece.markup, piece.after = "#rich[", "]"
+        piece.text = source if text is None else text
+        return piece
+
+    def markdown(self, source, images=None, kind="markdown"):
+        """The piece for a text in Markdown or HTML; pictures in it are taken out first."""
         images = dict(images or {})
 
         def replace(match):
@@ -304,8 +322,7 @@ class _Document:
         for match in PICTURE_NAME.finditer(source):
             images.update(self.local_picture(match[1] or match[2] or match[3]))
         images = {name: file for name, file in images.items() if file}
-        before, after = around
-        return Piece(before, source, self.job("markdown", source, images), after)
+        return Piece(text=source, job=self.job(kind, source, images))
 
     def job(self, kind, text, images=None):
         """What pieces.lua is to convert, the formulas taken out."""
@@ -482,28 +499,63 @@ def _output(text):
 
 
 def _coalesced(outputs):
-    """The outputs without stderr, what was printed in several goes put together."""
+    """The outputs, what was printed in several goes put together."""
     joined = []
     for output in map(_dict, outputs):
         if output.get("output_type") != "stream":
             joined.append(output)
-        elif output.get("name") != "stderr":
-            text = _raw(output.get("text"))
-            if joined and joined[-1].get("output_type") == "stream":
-                text = joined.pop()["text"] + text
-            joined.append({"output_type": "stream", "text": text})
+            continue
+        last = joined[-1] if joined else {}
+        new = {**output, "name": output.get("name"), "text": _raw(output.get("text"))}
+        if last.get("output_type") == "stream" and last["name"] == new["name"]:
+            new["text"] = joined.pop()["text"] + new["text"]
+        joined.append(new)
     return joined
 
 
-def _lines(value):
-    """The piece for what a program printed, or None when only progress bars did."""
+def _lines(value, bars=False):
+    """The piece for what a program printed, or None when there is nothing to read in it.
+
+    A progress bar that writes over itself, or is its only line (`bars`), is not printed.
+    """
     text = _raw(value)
     lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
-    text = "\n".join(line for line in lines if not PROGRESS_BAR.search(line))
-    text = text.strip("\n")
+    if bars:
+        lines = [line for line in lines if not PROGRESS_BAR.search(line)]
+    text = "\n".join(lines).strip("\n")
     if not text.strip():
         return None
     return Piece(_output(text), keep=text.count("\n") < SHORT_OUTPUT)
+
+
+def _without_warnings(text):
+    """What was written to stderr without Python's warnings: reports of tests, logs."""
+    kept, inside = [], False
+    for line in text.split("\n"):
+        if WARNING.match(line):
+            inside = True
+        elif not inside or REPORT.match(line):
+            inside = False
+            kept.append(line)
+        elif re.match(r"  \S", line):  # the code that warned
+            inside = False
+    return "\n".join(kept)
+
+
+def _is_listing(markdown):
+    """Whether a Markdown output is code alone, as helpers.show_source makes it."""
+    text = markdown.strip()
+    if text.startswith("<details>"):
+        text = text.partition("</summary>")[2].removesuffix("</details>").strip()
+    return text.startswith("```") and text.endswith("```")
+
+
+def _is_readable(page):
+    """Whether there is anything to read on a page of HTML: text, a picture or a link."""
+    first, *parts = re.split(r"(?i)<(?=/?(?:script|style)\b)", page)
+    text = first + "".join(p.partition(">")[2] for p in parts if p.startswith("/"))
+    shown = re.search(r"(?i)<(img|iframe|video|audio|embed|hr)\b", text)
+    return bool(shown or re.sub(r"<[^<>]*>", "", text).strip())
 
 
 def _decoded(encoded):

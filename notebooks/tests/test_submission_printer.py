@@ -493,15 +493,81 @@ def test_terminal_codes_leave_no_trace():
     assert "linkdoneend" in text_of(code("f()", stream(text)))
 
 
-def test_stderr_and_progress_bars_are_not_printed():
+def test_warnings_and_progress_bars_are_not_printed():
     bars = "".join(f"\rtrain: {n}%|##  | {n}/100 [00:01<00:02, 9it/s]" for n in (1, 99))
     tqdm = {"text/plain": "train: 100%|████| 10/10 [00:01<00:00,  9.99it/s, loss=1]"}
-    text = text_of(
-        code("f()", stream("a warning", "stderr"), stream(bars), shown(tqdm)),
-        code("g()", stream("old\rnew\r\n50% of them | 1 [2]\n")),
+    warning = (
+        "/a/b.py:12: ConvergenceWarning: it failed:\nSTOP.\n\n    see there\n  f(x)\n"
     )
-    assert "warning" not in text and "it/s" not in text and "old" not in text
+    text = text_of(
+        code("f()", stream(warning, "stderr"), stream(bars), shown(tqdm)),
+        code("g()", stream("old\rnew\r\n50% of them | 1 [2]\n")),
+        code("h()", stream(bars.replace("\r", "\n"), "stderr")),
+    )
+    assert "it/s" not in text and "old" not in text
+    assert "Warning" not in text and "STOP" not in text and "f(x)" not in text
     assert "new" in text and "50%ofthem|1[2]" in text
+
+
+def test_a_program_may_print_what_looks_like_a_progress_bar():
+    line = "cell 3: 40%|###  | 4/10 [00:01<00:02, 9it/s]"
+    assert squeezed(line) in text_of(code("x", stream(f"{line}\n")))
+
+
+def test_reports_of_tests_and_logs_are_printed():
+    report = (
+        "." * 3 + "F\n" + "=" * 70 + "\nFAIL: test_a\nRan 4 tests in 0.1s\n\nFAILED\n"
+    )
+    log = "INFO:root:epoch 1\nWARNING:root:slow\n"
+    warning = "/a/b.py:1: UserWarning: odd\n"
+    text = text_of(
+        code("x", stream(warning + report, "stderr")), code("y", stream(log, "stderr"))
+    )
+    for line in (report + log).split():
+        assert line in text
+    assert "odd" not in text
+
+
+OBJECT = {"text/plain": "<IPython.core.display.HTML object>"}
+
+
+def test_html_outputs_print_their_text():
+    page = (
+        "<style>.a{}</style><h2>Title</h2><p>some <b>words</b></p><script>x()</script>"
+    )
+    uri = f"data:image/png;base64,{figure()}"
+    address = "https://example.org/v"
+    pdf = printed(
+        code("x", shown({**OBJECT, "text/html": page})),
+        code("y", shown({**OBJECT, "text/html": f"<img src='{uri}'>"})),
+        code("y", shown({**OBJECT, "text/html": f'<iframe src="{address}"></iframe>'})),
+        code("z", shown({"text/plain": "PLAIN", "text/html": "<div>widget</div>"})),
+        code(
+            "z", shown({"text/plain": "<A at 0x1>", "text/html": "<script>a</script>"})
+        ),
+    )
+    text = squeezed("".join(pages(pdf)))
+    assert "Titlesomewords" in text and "x()" not in text and ".a" not in text
+    assert "HTMLobject" not in text and "<Aat0x1>" in text
+    assert "PLAIN" in text and "widget" not in text
+    assert pages_with_pictures(pdf) == {0} and targets_of(pdf) == [address]
+
+
+def test_pictures_in_a_table_of_an_output_are_drawn():
+    cell = f'<td><img src="data:image/png;base64,{figure()}"></td>'
+    html = f"<table><tr><td>a</td>{cell}</tr></table>"
+    pdf = printed(code("x", shown({"text/html": html})))
+    assert pages_with_pictures(pdf) == {0} and "base64" not in pages(pdf)[0]
+
+
+def test_a_plotly_figure_without_a_picture_is_named():
+    data = {"data": [], "layout": {"title": {"text": "Loss by epoch"}}}
+    page = {"text/html": "<div></div><script>plot()</script>"}
+    for more in ({}, page):
+        text = text_of(
+            code("x", shown({"application/vnd.plotly.v1+json": data, **more}))
+        )
+        assert "Lossbyepoch" in text and "interactivefigure" in text
 
 
 def test_outputs_look_different_from_code():
