@@ -41,17 +41,14 @@ class Judge(nn.Module):
         return self.classifier(self.features(images))
 
 
-def train_judge(
-    images, labels, n_epochs=4, min_steps=600, batch_size=128, lr=3e-3, seed=0
-):
+def train_judge(images, labels, n_epochs=4, batch_size=128, lr=3e-3, seed=0):
     """A `Judge` trained on images (N, 28, 28) in [0, 1] with labels (N,), in eval mode.
 
-    It is trained for `n_epochs`, or for as many more as make `min_steps` steps, by Adam with
-    the learning rate `lr` at the top of a one-cycle schedule (Smith 2018).
+    It is trained by Adam with the learning rate `lr` at the top of a one-cycle schedule
+    (Smith 2018). The number of threads changes how sums are rounded, and so the result.
     """
     helpers.seed_everything(seed)
     batches = helpers.minibatches(images[:, None], labels, batch_size)
-    n_epochs = max(n_epochs, -(-min_steps // len(batches)))
     judge = Judge().to(images.device, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(judge.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -68,7 +65,12 @@ def train_judge(
 
 @torch.no_grad()
 def read(judge, images):
-    """Features (N, 128) and class probabilities (N, 10) of images (N, 28, 28) in [0, 1]."""
+    """Features (N, 128) and class probabilities (N, 10) of images (N, 28, 28) in [0, 1].
+
+    Raises ValueError for pixels that are not finite.
+    """
+    if not images.isfinite().all():
+        raise ValueError("images must be finite, got NaN or infinite pixels")
     features = torch.cat([judge.features(x[:, None]) for x in images.split(1000)])
     return features, judge.classifier(features).softmax(dim=1)
 
@@ -94,7 +96,13 @@ def frechet_distance(features, reference):
 
     |mu1 - mu2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), Dowson & Landau 1982. The eigenvalues of
     S1 S2 are real and not negative, so the trace of its root is the sum of their roots.
+    Raises ValueError for fewer than two rows, and for features that are not finite.
     """
+    for rows in (features, reference):
+        if len(rows) < 2 or not rows.isfinite().all():
+            raise ValueError(
+                f"features must be finite and at least two rows, got {len(rows)}"
+            )
     first, second = features.double().cpu(), reference.double().cpu()
     mean_gap = first.mean(dim=0) - second.mean(dim=0)
     cov_first, cov_second = first.T.cov(), second.T.cov()

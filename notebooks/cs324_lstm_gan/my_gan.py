@@ -1,127 +1,38 @@
 """A generative adversarial network (Goodfellow et al. 2014) that draws MNIST digits.
 
-    python my_gan.py --n_epochs 12 --save mnist_generator.pt
+    python my_gan.py --n_epochs 10 --save mnist_generator.pt
 
-trains one, writes sample grids and checkpoints as it goes, and at the end the state_dict of
-the generator. After an interruption the same command with --resume goes on from the last
-checkpoint and ends with exactly the generator that it would have ended with.
+trains one and writes sample grids, checkpoints and, at the end, the generator's state_dict.
+After an interruption, --resume goes on to the generator that would have come out without it.
 """
 
 import argparse
-import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+import copy
+import io
+import math
+import sys
+from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
-from pickle import UnpicklingError
 
 import matplotlib.pyplot as plt
+import programs
 import torch
-from programs import usable_device
+from programs import Settings, setting, usable_device
 from torch import nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+from torch.optim.swa_utils import update_bn
 
 import helpers
 
 
 # ----------------------------------------------------------------------------- modules
-class MLPGenerator(nn.Module):
-    """The generator that the assignment's template suggests: fully connected.
-
-    Maps noise (N, latent_dim) to images (N, 1, 28, 28) in [-1, 1].
-    """
-
-    def __init__(self, latent_dim=64):
-        super().__init__()
-        layers = [nn.Linear(latent_dim, 128), nn.LeakyReLU(0.2)]
-        for inputs, outputs in [(128, 256), (256, 512), (512, 1024)]:
-            layers += [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs)]
-            layers += [nn.LeakyReLU(0.2)]
-        layers += [nn.Linear(1024, 784), nn.Tanh(), nn.Unflatten(1, (1, 28, 28))]
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, noise):
-        return self.layers(noise)
-
-
-class MLPDiscriminator(nn.Module):
-    """The discriminator that the template suggests; maps (N, 1, 28, 28) to logits (N,)."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(784, 512),
-            nn.LeakyReLU(0.2),
-            nn.Linear(512, 256),
-            nn.LeakyReLU(0.2),
-            nn.Linear(256, 1),
-        )
-
-    def forward(self, images):
-        return self.layers(images).squeeze(1)
-
-
-class DCGANGenerator(nn.Module):
-    """Transposed convolutions with batch norm, after DCGAN (Radford et al. 2016).
-
-    Maps noise (N, latent_dim) to images (N, 1, 28, 28) in [-1, 1].
-    """
-
-    def __init__(self, latent_dim=64, width=32):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(latent_dim, 2 * width * 7 * 7, bias=False),
-            nn.Unflatten(1, (2 * width, 7, 7)),
-            nn.BatchNorm2d(2 * width),
-            nn.ReLU(),
-            nn.ConvTranspose2d(2 * width, width, 4, 2, 1, bias=False),  # 14 x 14
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
-            nn.ConvTranspose2d(width, 1, 4, 2, 1),  # 28 x 28
-            nn.Tanh(),
-        )
-        self.apply(_start_as_dcgan)
-
-    def forward(self, noise):
-        return self.layers(noise)
-
-
-class DCGANDiscriminator(nn.Module):
-    """Strided convolutions with batch norm, after DCGAN; (N, 1, 28, 28) to logits (N,)."""
-
-    def __init__(self, width=32):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(1, width, 4, 2, 1),  # 14 x 14
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False),  # 7 x 7
-            nn.BatchNorm2d(2 * width),
-            nn.LeakyReLU(0.2),
-            nn.Flatten(),
-            nn.Linear(2 * width * 7 * 7, 1),
-        )
-        self.apply(_start_as_dcgan)
-
-    def forward(self, images):
-        return self.layers(images).squeeze(1)
-
-
-def _start_as_dcgan(module):
-    """Weights from N(0, 0.02^2), as DCGAN prescribes."""
-    if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
-        nn.init.normal_(module.weight, std=0.02)
-
-
 class Generator(nn.Module):
-    """Fully connected layers that sort the noise, then transposed convolutions that draw.
+    """Fully connected layers on the noise, then transposed convolutions that draw.
 
     Maps noise (N, latent_dim) to images (N, 1, 28, 28) in [-1, 1].
     """
 
-    def __init__(self, latent_dim=64, hidden=(512, 512, 512), width=16):
+    def __init__(self, latent_dim=64, hidden=(256,) * 5, width=16):
         super().__init__()
         layers, sizes = [], [latent_dim, *hidden]
         for inputs, outputs in pairwise(sizes):
@@ -148,8 +59,7 @@ class MinibatchDeviation(nn.Module):
     """Append one channel that says how varied the batch is (Karras et al. 2018, section 3).
 
     The standard deviation over the batch of every feature, averaged over the features: the
-    same number everywhere. (N, C, H, W) becomes (N, C + 1, H, W). A generator that draws too
-    few kinds of digits is given away by it.
+    same number everywhere. (N, C, H, W) becomes (N, C + 1, H, W).
     """
 
     def forward(self, x):
@@ -161,8 +71,7 @@ class MinibatchDeviation(nn.Module):
 class Discriminator(nn.Module):
     """Strided convolutions and two linear layers: images (N, 1, 28, 28) to logits (N,).
 
-    The logit of an image depends on its batch through `MinibatchDeviation`. There is no batch
-    norm, with which the gradient penalty would not be that of one image.
+    There is no batch norm, with which R1 would not be the gradient of one image.
     """
 
     def __init__(self, width=16, hidden=256):
@@ -192,11 +101,6 @@ def discriminator_loss(real_logits, fake_logits):
     return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
 
 
-def minimax_generator_loss(fake_logits):
-    """E_q[log(1 - D(G(Z)))], the part of equation (10) that G minimises: a scalar."""
-    return -F.softplus(fake_logits).mean()
-
-
 def generator_loss(fake_logits):
     """The non-saturating E_q[-log D(G(Z))] (Goodfellow et al. 2014, section 3): a scalar."""
     return F.softplus(-fake_logits).mean()
@@ -210,124 +114,89 @@ def gradient_penalty(discriminator, images):
     return gradient.square().sum(dim=(1, 2, 3)).mean() / 2
 
 
-# ----------------------------------------------------------------------------- designs
-@dataclass(frozen=True)
-class Design:
-    """Two modules and how they are trained.
+# ---------------------------------------------------------------------------- training
+def _share(value):
+    if not 0 <= value < 1:
+        raise ValueError(f"beta1, beta2 and ema must be in [0, 1), got {value}")
 
-    `generator(latent_dim)`, `discriminator()` make the modules; `lr`, `betas`: of Adam, for
-    both; `ema`: decay per step of the moving average of the generator, which is what draws
-    the samples (0: the generator itself); `anneal`: whether the learning rate falls linearly
-    to 0 over the second half; `penalty`: weight of R1 (0: none), `penalty_every`: it is applied
-    at every so many steps, and so many times as strong.
+
+@dataclass(frozen=True)
+class Config(Settings):
+    """What determines a training, beside the images and the two networks.
+
+    The learning rate is constant up to the share `hold` of the training, then falls linearly
+    to 0. R1 is applied at every `penalty_every`-th step, so many times as strong. `ema` is
+    the largest decay per step: early on the average forgets its start sooner.
     """
 
-    generator: Callable
-    discriminator: Callable
-    lr: float
-    betas: tuple = (0.5, 0.999)
-    ema: float = 0.0
-    anneal: bool = False
-    penalty: float = 0.0
-    penalty_every: int = 8
+    n_epochs: int = setting(10, "passes over the data", least=0)
+    batch_size: int = setting(64, "images per step", least=2)
+    lr: float = setting(2e-3, "learning rate of Adam at the start", above=0)
+    beta1: float = setting(0.0, "Adam's memory of gradients", check=_share)
+    beta2: float = setting(0.99, "Adam's memory of their squares", check=_share)
+    hold: float = setting(0.5, "share of the training before lr falls", least=0)
+    penalty: float = setting(0.3, "weight of the gradient penalty R1", least=0)
+    penalty_every: int = setting(8, "steps between stronger penalties", least=1)
+    ema: float = setting(0.999, "decay of G's moving average", check=_share)
+    latent_dim: int = setting(64, "length of the noise z", least=1)
+    seed: int = setting(0, "of everything that is random", least=0)
+    save_interval: int = setting(500, "steps between grids, checkpoints", least=1)
+    device: str = setting(str(helpers.device()), "of PyTorch", check=usable_device)
 
 
-BEST = Design(
-    Generator,
-    Discriminator,
-    lr=2e-3,
-    betas=(0.0, 0.99),
-    ema=0.999,
-    anneal=True,
-    penalty=0.3,
-)
-DESIGNS = {
-    "mlp": Design(MLPGenerator, MLPDiscriminator, lr=4e-4, ema=0.999),
-    "dcgan": Design(DCGANGenerator, DCGANDiscriminator, lr=2e-4, ema=0.999),
-    "best": BEST,
-    "no-mapping": replace(BEST, generator=partial(Generator, hidden=())),
-    "no-penalty": replace(BEST, penalty=0.0),
-}
+PARTS = "generator", "discriminator", "average", "optimizer_d", "optimizer_g"
 
 
-# ---------------------------------------------------------------------------- training
 class Trainer:
     """The alternating optimisation of a generator and a discriminator.
 
-    `images` (N, 28, 28) in [0, 1] are visited in a new order each epoch, in batches of
-    `batch_size` (the rest of an epoch that does not fill a batch is left out). Training lasts
-    `n_epochs`, but not less than `min_steps` steps: `total_steps`. Everything random comes
-    from `seed`, and `state_dict` holds all that the next step depends on.
+    `images` (N, 28, 28) in [0, 1] are visited in a new order each epoch, in batches (the
+    rest of an epoch that does not fill a batch is left out). `networks`: what makes a
+    generator, called with latent_dim, and a discriminator. Everything random comes from the
+    seed; training uses one thread of the CPU, since another number rounds differently.
+    Raises ValueError for other images and for a batch that they do not fill.
     """
 
-    def __init__(
-        self,
-        images,
-        design="best",
-        n_epochs=12,
-        min_steps=4000,
-        batch_size=64,
-        lr=None,
-        latent_dim=64,
-        seed=0,
-        device="cpu",
-    ):
-        if design not in DESIGNS:
-            accepted = ", ".join(DESIGNS)
-            raise ValueError(f"design must be one of {accepted}, got {design!r}")
-        if not 2 <= batch_size <= len(images):
+    def __init__(self, images, config, networks=(Generator, Discriminator)):
+        if images.shape[1:] != (28, 28) or not 0 <= images.min() <= images.max() <= 1:
             raise ValueError(
-                f"batch_size must be from 2 to the number of images, {len(images):,}, "
-                f"got {batch_size}"
+                f"images must be (N, 28, 28) with values in [0, 1], got "
+                f"{tuple(images.shape)} from {images.min():g} to {images.max():g}"
             )
-        self.design = DESIGNS[design]
-        self.settings = {
-            "design": design,
-            "n_epochs": n_epochs,
-            "min_steps": min_steps,
-            "batch_size": batch_size,
-            "lr": self.design.lr if lr is None else lr,
-            "latent_dim": latent_dim,
-            "seed": seed,
-            "number of images": len(images),
-        }
-        helpers.seed_everything(seed)
-        options = {"device": device, "memory_format": torch.channels_last}
-        self.generator = self.design.generator(latent_dim).to(**options)
-        self.discriminator = self.design.discriminator().to(**options)
-        self.average = AveragedModel(
-            self.generator, multi_avg_fn=get_ema_multi_avg_fn(self.design.ema)
-        )
-        self.optimizers = [
-            torch.optim.Adam(
-                module.parameters(), self.settings["lr"], self.design.betas, fused=True
-            )
-            for module in (self.discriminator, self.generator)
-        ]
-        self.images = (2 * images - 1)[:, None].to(device)
-        self.total_steps = max(n_epochs * (len(images) // batch_size), min_steps)
+        if (size := config.batch_size) > len(images):
+            raise ValueError(f"batch_size must be at most {len(images):,}, got {size}")
+        self.config = config
+        helpers.seed_everything(config.seed)
+        options = {"device": config.device, "memory_format": torch.channels_last}
+        self.generator = networks[0](config.latent_dim).to(**options)
+        self.discriminator = networks[1]().to(**options)
+        self.average = copy.deepcopy(self.generator)
+        adam = {"lr": config.lr, "betas": (config.beta1, config.beta2), "fused": True}
+        self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), **adam)
+        self.optimizer_g = torch.optim.Adam(self.generator.parameters(), **adam)
+        self.images = (2 * images - 1)[:, None].to(config.device)
+        self.total_steps = config.n_epochs * (len(images) // config.batch_size)
         self.step_count = 0
-        self.random = torch.Generator().manual_seed(seed)
+        self.random = torch.Generator().manual_seed(config.seed)
         self.order = torch.empty(0, dtype=torch.int64)
-        self.history = {"loss_d": [], "loss_g": [], "d_real": [], "d_fake": []}
+        self.history = {}  # name -> one value per step
 
     def batch(self):
         """The next real images (batch_size, 1, 28, 28), in [-1, 1]."""
-        size = self.settings["batch_size"]
+        size = self.config.batch_size
         if len(self.order) < size:
             self.order = torch.randperm(len(self.images), generator=self.random)
         indices, self.order = self.order[:size], self.order[size:]
         return self.images[indices.to(self.images.device)]
 
-    def noise(self, count):
+    def noise(self, count, random=None):
         """`count` draws of z from the standard normal distribution: (count, latent_dim)."""
-        noise = torch.randn(count, self.settings["latent_dim"], generator=self.random)
-        return noise.to(self.images.device)
+        sizes, random = (count, self.config.latent_dim), random or self.random
+        return torch.randn(*sizes, generator=random).to(self.images.device)
 
     def step(self):
         """One update of D by equation (10), then one of G by the non-saturating loss."""
         self.set_learning_rate()
-        optimizer_d, optimizer_g = self.optimizers
         real = self.batch()
         fake = self.generator(self.noise(len(real)))
 
@@ -335,91 +204,86 @@ class Trainer:
         fake_logits = self.discriminator(fake.detach())
         loss_d = discriminator_loss(real_logits, fake_logits)
         loss = loss_d
-        if self.design.penalty and self.step_count % self.design.penalty_every == 0:
-            weight = self.design.penalty * self.design.penalty_every
+        if self.config.penalty and self.step_count % self.config.penalty_every == 0:
+            weight = self.config.penalty * self.config.penalty_every
             loss = loss + weight * gradient_penalty(self.discriminator, real)
-        optimizer_d.zero_grad()
+        self.optimizer_d.zero_grad()
         loss.backward()
-        optimizer_d.step()
+        self.optimizer_d.step()
 
         # the same fake images, judged by the updated D; no gradient for D's weights
         loss_g = generator_loss(self.discriminator(fake))
-        optimizer_g.zero_grad()
+        self.optimizer_g.zero_grad()
         loss_g.backward(inputs=list(self.generator.parameters()))
-        optimizer_g.step()
-        self.average.update_parameters(self.generator)
+        self.optimizer_g.step()
 
         self.step_count += 1
-        values = (
-            loss_d,
-            loss_g,
-            real_logits.sigmoid().mean(),
-            fake_logits.sigmoid().mean(),
-        )
-        for name, value in zip(self.history, values):
-            self.history[name].append(value.item())
+        self.update_average()
+        d_real, d_fake = real_logits.sigmoid().mean(), fake_logits.sigmoid().mean()
+        self.record(loss_d=loss_d, loss_g=loss_g, d_real=d_real, d_fake=d_fake)
+
+    def record(self, **values):
+        """Append to the history; raises FloatingPointError for a value that is not finite."""
+        for name, value in values.items():
+            value = value.item()
+            self.history.setdefault(name, []).append(value)
+            if not math.isfinite(value):
+                where = f"{name} is {value:g} at step {self.step_count:,}"
+                raise FloatingPointError(f"{where}: lr {self.config.lr:g} too large?")
 
     def set_learning_rate(self):
-        """Constant, or falling linearly to 0 over the second half of the training."""
+        """Constant up to the share `hold` of the training, then linear, to 0 at its end."""
         left = 1 - self.step_count / self.total_steps
-        factor = min(1.0, 2 * left) if self.design.anneal else 1.0
-        for optimizer in self.optimizers:
+        falling = 1 - self.config.hold
+        factor = min(1.0, left / falling) if falling > 0 else 1.0
+        for optimizer in (self.optimizer_d, self.optimizer_g):
             for group in optimizer.param_groups:
-                group["lr"] = factor * self.settings["lr"]
+                group["lr"] = factor * self.config.lr
+
+    @torch.no_grad()
+    def update_average(self):
+        """The moving average of G's weights; early on it forgets its start sooner."""
+        decay = min(self.config.ema, self.step_count / (self.step_count + 10))
+        weights = self.average.parameters(), self.generator.parameters()
+        for average, current in zip(*weights):
+            average.lerp_(current, 1 - decay)
 
     def train(self, until=None, after_step=None):
         """Step up to step number `until` (default: the end), with a progress bar.
 
-        After each step, `after_step` is called with the number of steps taken so far.
+        After each step, `after_step` is called with the number of steps taken so far. Raises
+        FloatingPointError when a loss is not finite.
         """
         until = self.total_steps if until is None else until
-        for count in helpers.progress(
-            range(self.step_count + 1, until + 1),
-            desc=f"{self.settings['design']}, steps",
-            initial=self.step_count,
-            total=until,
-        ):
-            self.step()
-            if after_step is not None:
-                after_step(count)
+        bar = {"desc": "GAN, steps", "initial": self.step_count, "total": until}
+        with helpers.threads(1):
+            for count in helpers.progress(range(self.step_count + 1, until + 1), **bar):
+                self.step()
+                if after_step is not None:
+                    after_step(count)
 
     def fixed_noise(self, count):
         """`count` draws of z that depend on the seed alone: (count, latent_dim)."""
-        random = torch.Generator().manual_seed(self.settings["seed"])
-        noise = torch.randn(count, self.settings["latent_dim"], generator=random)
-        return noise.to(self.images.device)
+        return self.noise(count, torch.Generator().manual_seed(self.config.seed))
 
     def averaged_generator(self):
         """The moving average of the generator, in eval mode, with batch statistics of its own."""
-        update_bn(self.fixed_noise(5000).split(500), self.average.module)
-        return self.average.module.eval()
+        update_bn(self.fixed_noise(5000).split(500), self.average)
+        return self.average.eval()
 
     def state_dict(self):
-        """All that the steps to come depend on, and the settings they must share."""
-        return {
-            "settings": self.settings,
-            "generator": self.generator.state_dict(),
-            "discriminator": self.discriminator.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "step_count": self.step_count,
-            "random": self.random.get_state(),
-            "order": self.order.clone(),
-            "history": self.history,
-        }
+        """All that the steps to come depend on."""
+        state = {name: getattr(self, name).state_dict() for name in PARTS}
+        state |= {"images": len(self.images), "step_count": self.step_count}
+        state |= {"random": self.random.get_state(), "order": self.order.clone()}
+        return state | {"history": self.history}
 
     def load_state_dict(self, state):
-        """Go on from `state`; raises ValueError when it was made with other settings."""
-        for name, value in self.settings.items():
-            if state["settings"][name] != value:
-                raise ValueError(
-                    f"the checkpoint was made with {name} = {state['settings'][name]}, "
-                    f"got {value}: only the same settings can be resumed"
-                )
-        for name in ("generator", "discriminator", "average"):
+        """Go on from `state`; raises ValueError when it was made with other images."""
+        if (there := state["images"]) != (here := len(self.images)):
+            raise ValueError(f"the checkpoint was made with {there} images, got {here}")
+        for name in PARTS:
             getattr(self, name).load_state_dict(state[name])
-        for optimizer, optimizer_state in zip(self.optimizers, state["optimizers"]):
-            optimizer.load_state_dict(optimizer_state)
         self.step_count, self.order = state["step_count"], state["order"]
         self.random.set_state(state["random"])
         self.history = {name: list(values) for name, values in state["history"].items()}
@@ -438,160 +302,59 @@ def grid(images):
     return images.unflatten(0, (5, 5)).transpose(1, 2).reshape(5 * 28, 5 * 28)
 
 
-def number(kind, least, above=False):
-    """An argparse type: a finite int or float of at least `least`, or above it."""
-
-    def parse(text):
-        wanted = f"{kind.__name__} {'above' if above else 'of at least'} {least}"
-        try:
-            value = kind(text)
-        except ValueError:
-            value = float("nan")
-        if not least <= value < float("inf") or (above and value == least):
-            raise argparse.ArgumentTypeError(f"must be a finite {wanted}, got {text!r}")
-        return value
-
-    return parse
-
-
-def device(text):
-    """An argparse type: the name of a device that can be used."""
-    try:
-        return usable_device(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
 def build_parser():
-    parser = argparse.ArgumentParser(
-        description="Train a GAN on MNIST and save its generator.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(description="Train a GAN on MNIST.")
+    programs.add_flags(parser, Config)
     add = parser.add_argument
-    add("--n_epochs", type=number(int, 0), default=12, help="passes over the data")
-    add(
-        "--min_steps",
-        type=number(int, 1),
-        default=4000,
-        help="train for at least so many steps, however small the data",
-    )
-    add("--batch_size", type=number(int, 2), default=64, help="images per step")
-    add(
-        "--lr",
-        type=number(float, 0, above=True),
-        help="learning rate of Adam; without it, that of the design",
-    )
-    add("--latent_dim", type=number(int, 1), default=64, help="length of the noise z")
-    add("--design", choices=DESIGNS, default="best", help="which modules and recipe")
-    add(
-        "--save_interval",
-        type=number(int, 1),
-        default=500,
-        help="write a sample grid and a checkpoint every so many steps",
-    )
-    add("--seed", type=number(int, 0), default=0, help="of everything that is random")
-    add(
-        "--device",
-        type=device,
-        default=str(helpers.device()),
-        help="cpu, cuda, mps, ...",
-    )
-    add(
-        "--save",
-        type=Path,
-        default=Path("mnist_generator.pt"),
-        metavar="PATH",
-        help="where the generator's state_dict goes; checkpoints go to PATH.checkpoint",
-    )
-    add(
-        "--images",
-        type=Path,
-        default=Path("images"),
-        metavar="FOLDER",
-        help="where the sample grids go, named after their step",
-    )
-    add(
-        "--resume",
-        action="store_true",
-        help="go on from PATH.checkpoint, with the same settings; without this flag a new run "
-        "overwrites it",
-    )
+    text = "file of the generator's state_dict; checkpoints go to SAVE.checkpoint"
+    default = {"metavar": "SAVE", "default": "mnist_generator.pt"}
+    add("--save", type=programs.output_file, help=text, **default)
+    text = "folder of the sample grids, named after their step (default: %(default)s)"
+    add("--images", type=programs.output_folder, default="images", help=text)
+    text = "go on from the checkpoint, with the same settings, instead of anew"
+    add("--resume", action="store_true", help=text)
     return parser
 
 
-def save_checkpoint(state, path):
-    """torch.save that leaves the old file or the new one, whenever it is interrupted."""
-    aside = f"{path}.incomplete"
-    torch.save(state, aside)
-    os.replace(aside, path)
-
-
-def load_checkpoint(path, keys):
-    """The dict with these keys that `save_checkpoint` wrote to `path`, its tensors on the CPU.
-
-    Raises ValueError for a file that is damaged or something else.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return {key: state[key] for key in keys}
-    except (UnpicklingError, EOFError, RuntimeError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is not a checkpoint of this program: {error}"
-        ) from error
-
-
 def main(arguments=None):
+    """Run the program; returns its exit status."""
     parser = build_parser()
     args = parser.parse_args(arguments)
-    if args.save.is_dir():
-        parser.error(f"argument --save: {args.save} is a folder, not a file")
+    config = programs.settings_from(parser, Config, args)
     checkpoint = args.save.with_name(args.save.name + ".checkpoint")
-    if not args.save.parent.is_dir():
-        parser.error(f"argument --save: no folder {args.save.parent} for {args.save}")
-    if args.images.exists() and not args.images.is_dir():
-        parser.error(f"argument --images: {args.images} is not a folder")
-    if args.resume and not checkpoint.is_file():
-        parser.error(f"argument --resume: there is no checkpoint {checkpoint}")
-
-    images = helpers.load_mnist().train_images
-    names = (
-        "design",
-        "n_epochs",
-        "min_steps",
-        "batch_size",
-        "lr",
-        "latent_dim",
-        "seed",
-    )
-    settings = {name: getattr(args, name) for name in names}
     try:
-        trainer = Trainer(images, device=args.device, **settings)
+        programs.output_file(checkpoint)
+        trainer = Trainer(helpers.load_mnist().train_images, config)
         if args.resume:
-            keys = trainer.state_dict().keys()
-            trainer.load_state_dict(load_checkpoint(checkpoint, keys))
-    except ValueError as error:
+            may_differ = ["save_interval"]
+            state = programs.load_checkpoint(checkpoint, config, may_differ)
+            trainer.load_state_dict(state)
+    except (ValueError, FileNotFoundError, argparse.ArgumentTypeError) as error:
         parser.error(str(error))
-    args.images.mkdir(parents=True, exist_ok=True)
 
     def write(count):
         """A sample grid and a checkpoint, every `save_interval` steps and at the end."""
-        if count % args.save_interval == 0 or count == trainer.total_steps:
+        if count % config.save_interval == 0 or count == trainer.total_steps:
             samples = draw(trainer.averaged_generator(), trainer.fixed_noise(25))
             path = args.images / f"{count:06d}.png"
             plt.imsave(path, grid(samples).cpu(), cmap="gray_r", vmin=0, vmax=1)
-            save_checkpoint(trainer.state_dict(), checkpoint)
+            programs.save_checkpoint(checkpoint, config, trainer.state_dict())
 
     try:
         if not args.resume:
             write(0)
         trainer.train(after_step=write)
     except KeyboardInterrupt:
-        known = checkpoint.exists()
-        again = f"; --resume goes on from {checkpoint}" if known else ""
-        parser.exit(130, f"Interrupted{again}\n")
-    save_checkpoint(trainer.averaged_generator().state_dict(), args.save)
+        print("\nInterrupted; go on from the checkpoint by --resume", file=sys.stderr)
+        return 130
+    except FloatingPointError as error:
+        print(f"\n{error}; no generator was saved", file=sys.stderr)
+        return 1
+    torch.save(trainer.averaged_generator().state_dict(), content := io.BytesIO())
+    programs.write_file(args.save, content.getvalue())
     print(f"{trainer.step_count:,} steps; the generator is in {args.save}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

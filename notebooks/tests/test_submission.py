@@ -703,7 +703,7 @@ def test_the_unpacked_archive_finds_all_it_imports(unpacked):
     "arguments",
     [
         ["train.py", "--train_steps", "3"],
-        ["my_gan.py", "--n_epochs", "1", "--min_steps", "1", "--batch_size", "999"],
+        ["my_gan.py", "--n_epochs", "1", "--batch_size", "999"],
     ],
 )
 def test_the_unpacked_programs_run(arguments, unpacked):
