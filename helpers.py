@@ -27,13 +27,7 @@ import torch
 from cycler import cycler
 from IPython import get_ipython
 from IPython.display import Markdown, display
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    RandomSampler,
-    SequentialSampler,
-    TensorDataset,
-)
+from torch.utils import data as torch_data
 from tqdm import tqdm
 
 DATA = Path(__file__).resolve().parent / "data"
@@ -189,10 +183,7 @@ def _download(name):
         raise FileExistsError(f"{DATA / name} is in the way and is no data set")
     for left in DATA.glob(".incomplete-*"):  # by a download that was killed
         with suppress(OSError):
-            if (
-                time.time() - max(p.stat().st_mtime for p in [left, *left.rglob("*")])
-                > 600
-            ):
+            if time.time() - left.stat().st_mtime > 3600:
                 shutil.rmtree(left)
     try:
         DATA.mkdir(exist_ok=True)
@@ -270,7 +261,7 @@ def device():
     return torch.accelerator.current_accelerator() or torch.device("cpu")
 
 
-class _WholeBatches(TensorDataset):
+class _WholeBatches(torch_data.TensorDataset):
     def __getitem__(self, indices):
         return super().__getitem__(torch.as_tensor(indices))
 
@@ -281,9 +272,9 @@ def minibatches(images, labels, batch_size, shuffle=True):
     The last batch may be short. Shuffling draws from PyTorch's global generator.
     """
     data = _WholeBatches(images, labels)
-    order = RandomSampler(data) if shuffle else SequentialSampler(data)
-    batches = BatchSampler(order, batch_size, drop_last=False)
-    return DataLoader(data, sampler=batches, batch_size=None)
+    sampler = torch_data.RandomSampler if shuffle else torch_data.SequentialSampler
+    batches = torch_data.BatchSampler(sampler(data), batch_size, drop_last=False)
+    return torch_data.DataLoader(data, sampler=batches, batch_size=None)
 
 
 # ------------------------------------------------------------------ time and progress
@@ -329,12 +320,6 @@ def seconds_in_turns(functions, repeats=20):
             if repeat:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
-
-
-def median_seconds(functions, repeats=20):
-    """Median run time in seconds of each of `functions`, called in turn: name -> median."""
-    times = seconds_in_turns(functions, repeats)
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 # ------------------------------------------------------------------- numbers and tables
