@@ -24,6 +24,7 @@ DEFINITION = re.compile(
     r"|def|let|gdef)(?![A-Za-z])\*?\s*\{?\s*(\\[A-Za-z]+)\s*\}?"
     r"((?:\s*\[[^\[\]]*\])*|(?:#\d)*)\s*=?\s*"
 )
+BRACE = re.compile(r"\\.|[{}]")
 NAME = re.compile(r"\\[A-Za-z]+")
 # commands that MathJax has and pandoc has not: number of arguments, meaning
 COMMANDS = {
@@ -65,7 +66,7 @@ WORDS = (
     (r"\\mathbf(?![A-Za-z])", r"\\mathbfsfup"),
     (r"\\mid\s*\\mid(?![A-Za-z])", r"\\Vert "),
     (r"\\sb(?![A-Za-z])", "_"),
-    (r"('+)\^(?=\{)", lambda match: "^{" + r"\prime" * len(match[1]) + " } "),
+    (r"(?<!')('+)\^(?=\{)", lambda match: "^{" + r"\prime" * len(match[1]) + " } "),
     (r'"', r"\\text{\"}"),
     (r"`", r"\\text{`}"),
     (r"\\(begin|end)\{(equation|displaymath|math)\*?\}", ""),
@@ -307,7 +308,7 @@ def _ends(tokens, text):
                 ends[index] = following.get("\\end" + word[6:])
         elif word in OPENERS:
             ends[index] = following.get(OPENERS[word])
-        is_price = word == "$" and text[token.end() :][:1].isdigit()
+        is_price = word == "$" and text[token.end() : token.end() + 1].isdigit()
         if word in ("$", "$$", "\\\\)", "\\\\]") and not is_price:
             following[word] = index
     return ends
@@ -319,10 +320,10 @@ def _after_group(tex, position):
         command = NAME.match(tex, position)
         return command.end() if command else min(position + 1, len(tex))
     depth = 0
-    for match in re.finditer(r"\\.|[{}]", tex[position:]):
+    for match in BRACE.finditer(tex, position):
         depth += {"{": 1, "}": -1}.get(match[0], 0)
         if depth == 0:
-            return position + match.end()
+            return match.end()
     return len(tex)
 
 

@@ -11,6 +11,8 @@
 local MAX_COLUMNS = 24 -- a wider table is cut into bands that repeat its first column
 local SHORT_TABLE = 15 -- rows of a table that is not to be broken between pages
 local MAX_WORD = 40 -- a longer word may be broken anywhere, so that it stays on the page
+local MAX_ROWS = 600 -- about ten pages
+local MAX_DEPTH = 4 -- of tables in tables; deeper ones are printed as text
 local LINE = 90 -- characters on a line of a table
 
 local MARKDOWN = 'gfm+tex_math_dollars-tex_math_gfm-emoji-yaml_metadata_block'
@@ -18,8 +20,8 @@ local HTML = 'html+tex_math_dollars'
 local TYPST = 'typst-smart-citations'
 local OPTIONS = { wrap_text = 'none' }
 local MEANING = { -- of what pandoc's reader does not know
-  ['<summary[^>]*>'] = '<p><b>', ['</summary>'] = '</b></p>',
-  ['<center[^>]*>'] = '<div align="center">', ['</center>'] = '</div>',
+  ['<summary[^<>]*>'] = '<p><b>', ['</summary>'] = '</b></p>',
+  ['<center[^<>]*>'] = '<div align="center">', ['</center>'] = '</div>',
 }
 local ELSEWHERE = { 'iframe', 'video', 'audio', 'source', 'embed' } -- with an address
 local ALERTS = { -- classes of GitHub's alerts and of Jupyter's
@@ -43,15 +45,19 @@ local function quoted(text)
 end
 
 local function breakable(text, longest)
+  local step = longest and 1 or 8 -- letters that stay together
   return (text:gsub('%S+', function(word)
-    if utf8.len(word) == nil or utf8.len(word) <= (longest or MAX_WORD) then
+    local length = utf8.len(word)
+    if length == nil or length <= (longest or MAX_WORD) then
       return word
     end
-    local pieces = {}
-    for _, code in utf8.codes(word) do
-      pieces[#pieces + 1] = utf8.char(code)
+    local parts, from = {}, 1
+    while from and from <= #word do
+      local to = utf8.offset(word, step + 1, from)
+      parts[#parts + 1] = word:sub(from, to and to - 1)
+      from = to
     end
-    return table.concat(pieces, '\u{200b}')
+    return table.concat(parts, '\u{200b}')
   end))
 end
 
@@ -169,8 +175,16 @@ local function in_table(blocks, longest)
 end
 
 -- A table as one or more, none of them too wide; a short one stays on one page.
-local function bands(simple)
+local function bands(simple, depth)
   local tables = pandoc.Blocks {}
+  local left_out = math.max(0, #simple.rows - MAX_ROWS)
+  if left_out > 0 then
+    local rows = {}
+    for index = 1, MAX_ROWS do
+      rows[index] = simple.rows[index]
+    end
+    simple.rows = rows
+  end
   for column, align in ipairs(simple.aligns) do
     if align == 'AlignDefault' then
       simple.aligns[column] = 'AlignLeft'
@@ -206,7 +220,12 @@ local function bands(simple)
     end
     local band =
       pandoc.SimpleTable(simple.caption, aligns, widths, narrow(simple.headers), rows)
-    tables:insert(pandoc.utils.from_simple_table(band))
+    local made = pandoc.utils.from_simple_table(band)
+    made.attributes.depth = tostring(depth)
+    tables:insert(made)
+  end
+  if left_out > 0 then
+    tables:insert(pandoc.Para { pandoc.Str('[' .. left_out .. ' rows are left out above]') })
   end
   if #simple.rows <= SHORT_TABLE then
     tables:insert(1, pandoc.RawBlock('typst', '#whole['))
@@ -307,7 +326,14 @@ local clean = {
     return figure.content
   end,
   Table = function(element)
-    return bands(aligned(pandoc.utils.to_simple_table(element)))
+    local depth = 1
+    element:walk { Table = function(inner)
+      depth = math.max(depth, 1 + (tonumber(inner.attributes.depth) or 0))
+    end }
+    if depth > MAX_DEPTH then
+      return pandoc.Para(text_of(pandoc.Str(pandoc.utils.stringify(element))))
+    end
+    return bands(aligned(pandoc.utils.to_simple_table(element)), depth)
   end,
 }
 
@@ -316,7 +342,7 @@ local function from_html(text)
     text = text:gsub(pattern, replacement)
   end
   for _, tag in ipairs(ELSEWHERE) do
-    local address = '<' .. tag .. '[^>]-%ssrc=["\']?([^"\'%s>]+)[^>]*>'
+    local address = '<' .. tag .. '[^<>]-%ssrc=["\']?([^"\'%s>]+)[^>]*>'
     text = text:gsub(address, '<a href="%1">%1</a>')
   end
   return pandoc.read(text, HTML, nil, {}).blocks

@@ -25,7 +25,7 @@ from nbconvert.exporters import Exporter
 from nbconvert.filters.ansi import ansi2html, strip_ansi
 from nbconvert.utils.exceptions import ConversionException
 from PIL import Image
-from traitlets import Bool, Unicode
+from traitlets import Bool, Int, Unicode
 
 from submission.mathtext import KNOWN, Formulas
 
@@ -51,9 +51,15 @@ PICTURE_FILES = {
     ".webp": "image/webp",
     ".svg": "image/svg+xml",
 }
+LONGEST_RUN = 120  # seconds, of pandoc
 LARGEST = 30_000_000  # bytes of a picture
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
 NO_PICTURE = "(a picture that cannot be drawn)"
+UNDRAWN = (  # what is drawn in its place
+    '<svg xmlns="http://www.w3.org/2000/svg" width="200" height="20"><text y="14" '
+    f'font-family="DejaVu Sans" font-size="11">{NO_PICTURE}</text></svg>'
+).encode()
+PICTURE_FILE = re.compile(r'"(picture-\d+\.svg)"')  # in Typst markup
 COLUMNS = 90  # characters on a printed line, at least
 SHORT = 24  # lines of code or of output that stay on one page
 SHORT_OUTPUT = 10  # lines of output that stay with the picture that follows
@@ -74,6 +80,25 @@ WARNING = re.compile(
 REPORT = re.compile(r"[=-]{10,}|[.FEsxu]+$|Ran \d+|[A-Z]+:|\d{4}-\d\d-\d\d")
 DATA_URI = re.compile(r"data:(image/[a-z+]+);base64,([A-Za-z0-9+/=\s]+?)(?=[)\"'>\s])")
 FORMULA = re.compile(r"#f\((\d+)\);")  # as pieces.lua has it
+DEEPEST = 200  # brackets, quotations or tags in each other; people get to a dozen
+NESTING = re.compile(
+    r"(?m)(?P<quotation>^[ \t]*>[ \t>]*)|(?P<bracket>[\[\]])|<(?P<close>/?)(?P<tag>[a-zA-Z]+)"
+)
+VOID_TAGS = {
+    "br",
+    "hr",
+    "img",
+    "input",
+    "p",
+    "li",
+    "td",
+    "th",
+    "tr",
+    "col",
+    "link",
+    "meta",
+}
+VOID_TAGS |= {"source", "embed", "wbr", "param", "area", "base", "dt", "dd", "option"}
 LONG_WORD = re.compile(r"\S{41,}")
 OTHER_ESCAPES = re.compile(r"\x1b(\][^\x07\x1b]*(\x07|\x1b\\)|[()].|[^\[\]()])")
 SPAN = re.compile(
@@ -91,7 +116,7 @@ class Page:
 
     `heading` is the left of the page header, `name` its right; with a `title` the first page
     opens with it and with `authors`. `hide_code` prints a report: prose, outputs and numbered
-    figures.
+    figures. An output of more lines than `longest_output`, about ten pages, is cut.
     """
 
     heading: str
@@ -99,6 +124,7 @@ class Page:
     title: str = ""
     authors: tuple = ()
     hide_code: bool = False
+    longest_output: int = 600  # lines
 
 
 @dataclass
@@ -125,13 +151,21 @@ class TypstPDFExporter(Exporter):
 
     exclude_input = Bool(False, help="Leave the code out.").tag(config=True)
     name = Unicode("", help="Your name, for the page header.").tag(config=True)
+    longest_output = Int(
+        600, help="Lines of an output; of a longer one the middle is left out."
+    ).tag(config=True)
 
     def from_notebook_node(self, nb, resources=None, **kw):
         """The PDF (bytes) of the notebook, and the resources."""
         nb, resources = super().from_notebook_node(nb, resources, **kw)
         resources["output_extension"] = self.file_extension
         heading = resources.get("metadata", {}).get("name") or "Notebook"
-        page = Page(heading, name=self.name, hide_code=self.exclude_input)
+        page = Page(
+            heading,
+            name=self.name,
+            hide_code=self.exclude_input,
+            longest_output=self.longest_output,
+        )
         folder = resources.get("metadata", {}).get("path")
         return to_pdf([nb], page, folder), resources
 
@@ -175,9 +209,11 @@ def headings(markdown):
             fence = mark[1]
         elif mark and mark[1].startswith(fence):
             fence = ""
-        heading = re.match(r" {0,3}#{1,6}\s+(.+?)(\s+#+)?\s*$", line)
+        heading = re.match(r" {0,3}#{1,6}\s+(\S.*)", line)
         if heading and not fence:
-            yield number, heading[1]
+            title = heading[1].rstrip()
+            closing = title.rstrip("#")  # "## Title ##"
+            yield number, closing.rstrip() if closing[-1:].isspace() else title
 
 
 class _Document:
@@ -254,13 +290,13 @@ class _Document:
         if kind == "stream":
             text = output["text"]
             if output["name"] == "stderr":
-                return _lines(_without_warnings(text), bars=True)
-            return _lines(text, bars="\r" in text.replace("\r\n", "\n"))
+                return self.lines(_without_warnings(text), bars=True)
+            return self.lines(text, bars="\r" in text.replace("\r\n", "\n"))
         if kind == "error":
             traceback = output.get("traceback")
             lines = traceback if isinstance(traceback, list) else []
             message = f"{output.get('ename')}: {output.get('evalue')}"
-            return _lines("\n".join(map(str, lines)) or message)
+            return self.lines("\n".join(map(str, lines)) or message)
         return self.bundle(_dict(output.get("data")), _dict(output.get("metadata")))
 
     def bundle(self, data, metadata):
@@ -292,12 +328,29 @@ class _Document:
             title = layout.get("title")
             title = title if isinstance(title, str) else _dict(title).get("text")
             words = "(an interactive figure, of which the notebook has no picture)"
-            return _lines(f"{_text(title)}\n{words}".strip())
+            return self.lines(f"{_text(title)}\n{words}".strip())
         if plain is not None:
-            return _lines(plain, bars=True)
+            return self.lines(plain, bars=True)
         if "application/json" in data:
-            return _lines(json.dumps(data["application/json"], indent=1, default=str))
+            return self.lines(
+                json.dumps(data["application/json"], indent=1, default=str)
+            )
         return None
+
+    def lines(self, value, bars=False):
+        """The piece for what a program printed, or None when there is nothing to read in it.
+
+        A progress bar that writes over itself, or is its only line (`bars`), is not printed.
+        """
+        text = _raw(value)
+        lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
+        if bars:
+            lines = [line for line in lines if not PROGRESS_BAR.search(line)]
+        text = "\n".join(lines).strip("\n")
+        if not text.strip():
+            return None
+        text = _cut(text, self.page.longest_output)
+        return Piece(_output(text), keep=text.count("\n") < SHORT_OUTPUT)
 
     def rich(self, kind, source, text=None):
         """The piece for an output in Markdown or HTML; `text` is printed if Typst refuses it."""
@@ -322,6 +375,14 @@ class _Document:
         for match in PICTURE_NAME.finditer(source):
             images.update(self.local_picture(match[1] or match[2] or match[3]))
         images = {name: file for name, file in images.items() if file}
+        if kind == "markdown":
+            source = _without_notes_in_notes(source)
+        if _is_deep(source):
+            warnings.warn(
+                f"printed as plain text, because it is nested too deep: {source[:60]}",
+                stacklevel=4,
+            )
+            return Piece(_output(source))
         return Piece(text=source, job=self.job(kind, source, images))
 
     def job(self, kind, text, images=None):
@@ -370,20 +431,41 @@ class _Document:
         try:
             return self.warned(self.typst(self.pieces))
         except typst.TypstError:
-            for piece in self.pieces:
-                try:
-                    self.typst([piece])
-                except typst.TypstError as error:
-                    start = _text(piece.text).strip().partition("\n")[0]
-                    warnings.warn(
-                        f"printed as plain text, because Typst says {error}: {start}",
-                        stacklevel=3,
-                    )
-                    piece.markup = _output(piece.text)
+            self.replace_pictures()
+            for piece, error in self.refused(self.pieces):
+                start = _text(piece.text).strip().partition("\n")[0]
+                warnings.warn(
+                    f"printed as plain text, because Typst says {error}: {start}",
+                    stacklevel=3,
+                )
+                piece.markup, piece.after = _output(piece.text), ""
         try:
             return self.warned(self.typst(self.pieces))
         except typst.TypstError as error:
             raise PrintError(f"Typst cannot set the notebook: {error}") from error
+
+    def replace_pictures(self):
+        """Put words in the place of each picture that Typst does not draw."""
+        for name in self.files:
+            if not name.endswith(".svg"):
+                continue
+            try:
+                self.typst([Piece(f"#image({_quoted(name)})")])
+            except typst.TypstError as error:
+                warnings.warn(f"a picture cannot be drawn: {error}", stacklevel=4)
+                self.files[name] = UNDRAWN
+
+    def refused(self, pieces):
+        """(piece, error) for each of the pieces that Typst refuses, found by halving."""
+        try:
+            self.typst(pieces)
+        except typst.TypstError as error:
+            if len(pieces) == 1:
+                yield pieces[0], error
+            else:
+                middle = len(pieces) // 2
+                yield from self.refused(pieces[:middle])
+                yield from self.refused(pieces[middle:])
 
     @staticmethod
     def warned(pdf):
@@ -400,12 +482,18 @@ class _Document:
         """Convert all jobs in one process, and put the results into their pieces."""
         pieces = [piece for piece in self.pieces if piece.job]
         jobs = {"pieces": [p.job for p in pieces], "formulas": self.formulas.jobs()}
-        run = subprocess.run(
-            [pypandoc.get_pandoc_path(), "lua", HERE / "pieces.lua"],
-            input=json.dumps(jobs).encode(),
-            capture_output=True,
-            check=False,
-        )
+        try:
+            run = subprocess.run(
+                [pypandoc.get_pandoc_path(), "lua", HERE / "pieces.lua"],
+                input=json.dumps(jobs).encode(),
+                capture_output=True,
+                check=False,
+                timeout=LONGEST_RUN,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise PrintError(
+                f"pandoc did not read the notebook within {LONGEST_RUN} s."
+            ) from error
         messages = run.stderr.decode(errors="replace").strip()
         if run.returncode:
             raise PrintError(f"pandoc cannot read the notebook: {messages}")
@@ -426,7 +514,12 @@ class _Document:
             f"  title: {_quoted(page.title)}, authors: ({authors}))",
         ]
         main += [f"#keep[{p.markup}\n]" if p.keep else p.markup for p in pieces]
-        files = {"main.typ": "\n".join(main).encode(), **self.files}
+        text = "\n".join(main)
+        names = {"style.typ", *PICTURE_FILE.findall(text)} & set(self.files)
+        files = {
+            "main.typ": text.encode(),
+            **{name: self.files[name] for name in names},
+        }
         return typst.compile(files, root=HERE, font_paths=_fonts())
 
 
@@ -467,7 +560,7 @@ def _quoted(text):
 
 def _is_short(text):
     """Whether code or output is so short that it is to stay on one page."""
-    return sum(1 + len(line) // COLUMNS for line in text.split("\n")) <= SHORT
+    return _height(text) <= SHORT
 
 
 def _breakable(text):
@@ -513,19 +606,32 @@ def _coalesced(outputs):
     return joined
 
 
-def _lines(value, bars=False):
-    """The piece for what a program printed, or None when there is nothing to read in it.
+def _cut(text, longest):
+    """The text with its middle left out, and a line that says so, if it has too many lines."""
+    if _height(text) <= longest:
+        return text
+    lines = [
+        line[start : start + 20 * COLUMNS]
+        for line in text.split("\n")
+        for start in range(0, max(1, len(line)), 20 * COLUMNS)
+    ]
+    first, room = 0, longest * 3 // 4
+    while room > 0 and first < len(lines):
+        room -= _height(lines[first])
+        first += 1
+    last, room = len(lines), longest // 4
+    while room > 0 and last > first:
+        last -= 1
+        room -= _height(lines[last])
+    if last <= first:
+        return text
+    left_out = f"[{last - first:,} lines are left out here]"
+    return "\n".join([*lines[:first], "", left_out, "", *lines[last:]])
 
-    A progress bar that writes over itself, or is its only line (`bars`), is not printed.
-    """
-    text = _raw(value)
-    lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
-    if bars:
-        lines = [line for line in lines if not PROGRESS_BAR.search(line)]
-    text = "\n".join(lines).strip("\n")
-    if not text.strip():
-        return None
-    return Piece(_output(text), keep=text.count("\n") < SHORT_OUTPUT)
+
+def _height(text):
+    """How many lines a text takes on the page."""
+    return sum(1 + len(line) // COLUMNS for line in text.split("\n"))
 
 
 def _without_warnings(text):
@@ -540,6 +646,36 @@ def _without_warnings(text):
         elif re.match(r"  \S", line):  # the code that warned
             inside = False
     return "\n".join(kept)
+
+
+def _without_notes_in_notes(markdown):
+    """The text without references in footnotes, in which pandoc would go round for ever."""
+    lines, in_note = [], False
+    for line in markdown.split("\n"):
+        start = re.match(r" {0,3}\[\^[^]\n]+\]:", line)
+        if start:
+            in_note = True
+        elif (
+            line.strip() and in_note and not lines[-1].strip() and line[0] not in " \t"
+        ):
+            in_note = False  # a paragraph of its own
+        if in_note:
+            end = start.end() if start else 0
+            line = line[:end] + line[end:].replace("[^", "[\\^")
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _is_deep(text):
+    """Whether a text nests brackets, quotations or HTML so deep that Typst could fail."""
+    depth = deepest = 0
+    for mark in NESTING.finditer(text):
+        if mark["quotation"]:
+            deepest = max(deepest, mark[0].count(">"))
+        elif mark["bracket"] or mark["tag"].lower() not in VOID_TAGS:
+            depth = max(0, depth + (-1 if mark[0] == "]" or mark["close"] else 1))
+            deepest = max(deepest, depth)
+    return deepest > DEEPEST
 
 
 def _is_listing(markdown):
@@ -582,8 +718,9 @@ def _raster_in_svg(encoded, metadata):
         scale = 72 / dots if 10 < dots < 5000 else 0.75
         if isinstance(metadata.get("width"), int | float) and metadata["width"] > 0:
             scale = min(metadata["width"], 10_000) * 0.75 / width
-    except DAMAGE:
-        return b"(damaged)"
+    except DAMAGE as error:
+        warnings.warn(f"a picture cannot be drawn: {error}", stacklevel=2)
+        return UNDRAWN
     size = f'width="{width * scale:.2f}pt" height="{height * scale:.2f}pt"'
     data = base64.b64encode(content).decode()
     return (

@@ -956,6 +956,87 @@ def test_headings_of_a_text(text, expected):
     assert [title for _, title in submission.printer.headings(text)] == expected
 
 
+@pytest.mark.filterwarnings("ignore:a picture cannot be drawn")
+def test_a_damaged_picture_leaves_the_text_around_it():
+    damaged = {"image/png": "iVBORw0KGgoAAAANSUhEUg"}, {"image/svg+xml": "<svg"}
+    for bundle in damaged:
+        good = markdown("![](attachment:b)", b={"image/png": figure()})
+        pdf = printed(markdown("**bold** ![](attachment:a) words", a=bundle), good)
+        text = squeezed("".join(pages(pdf)))
+        assert "cannotbedrawn" in text and "bold" in text and "**" not in text
+        assert pages_with_pictures(pdf) == {0}
+
+
+# -------------------------------------------------------------------- long and deep texts
+@pytest.mark.parametrize("text", ["line\n" * 3000, "word " * 50_000, "x" * 300_000])
+def test_a_long_output_is_cut_and_says_so(text):
+    text = f"START\n{text}\nEND"
+    page = submission.Page("x", longest_output=100)
+    pdf = printed(code("x", stream(text)), page=page)
+    printed_text = "".join(pages(pdf))
+    assert "START" in printed_text and "END" in printed_text
+    assert re.search(r"\[[\d,]+ lines are left out here\]", printed_text)
+    assert len(pages(pdf)) <= 3
+
+
+def test_an_output_within_the_limit_is_printed_whole():
+    lines = [f"<line {n}>" for n in range(599)]
+    text = text_of(code("x", stream("\n".join(lines))))
+    assert all(squeezed(line) in text for line in lines) and "leftout" not in text
+
+
+def test_a_long_table_is_cut_and_says_so():
+    rows = "".join(f"<tr><td>{n}</td></tr>" for n in range(3000))
+    text = text_of(code("x", shown({"text/html": f"<table>{rows}</table>"})))
+    assert "2400rowsareleftoutabove" in text
+
+
+DEEP = {
+    "quotations": ">" * 5000 + " x",
+    "lists": "<ul><li>" * 5000 + "x",
+    "tags": "<b>" * 5000 + "x" + "</b>" * 5000,
+    "tables": "<table><tr><td>" * 1000 + "x" + "</td></tr></table>" * 1000,
+    "a few tables": "<table><tr><td>" * 20 + "x" + "</td></tr></table>" * 20,
+    "links": "[x " * 5000 + "](b)" * 5000,
+    "groups": "$" + "{" * 5000 + "x" + "}" * 5000 + "$",
+    "fractions": "$" + r"\frac{1}{" * 500 + "x" + "}" * 500 + "$",
+    "scripts": "$" + "x^{" * 30 + "x" + "}" * 30 + "$",
+    "arrays": "$" + r"\begin{matrix}" * 1000 + "x" + r"\end{matrix}" * 1000 + "$",
+    "a note in itself": "x[^1]\n\n[^1]: note[^1]\n    more[^1]\nand[^1]",
+}
+
+
+@pytest.mark.filterwarnings("ignore:printed as")
+@pytest.mark.parametrize("name", DEEP)
+def test_deep_nesting_gives_words(name):
+    assert "x" in text_of(markdown(DEEP[name]))
+
+
+REPEATED = [
+    "$ ",
+    "\\$",
+    "`a ",
+    "'",
+    r"\begin{a} ",
+    "![a](b",
+    "<iframe ",
+    "# a   ",
+    "[^a]: ",
+]
+
+
+@pytest.mark.parametrize("text", REPEATED)
+def test_texts_are_read_in_time_in_proportion_to_their_length(text):
+    def seconds(count):
+        start = time.process_time()
+        submission.printer._Document(PAGE).add_markdown(text * count, {})
+        return time.process_time() - start
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert seconds(80_000) < 8 * seconds(20_000) + 0.2
+
+
 # ------------------------------------------------------------------------ page breaks
 @pytest.mark.parametrize("lines", range(28, 40))
 def test_a_heading_is_never_alone_at_the_foot_of_a_page(lines):
@@ -1054,7 +1135,7 @@ def test_a_picture_cannot_draw_a_file(target, tmp_path):
         f"<image width='200' height='50' href='{target}'/>"
         f"<image width='200' height='50' xlink:href='{target}'/></svg>"
     )
-    with pytest.warns(UserWarning, match="plain text, because Typst says"):
+    with pytest.warns(UserWarning, match="a picture cannot be drawn"):
         text = text_of(code("x", shown({"image/svg+xml": svg})))
     assert SECRET not in text and "cannotbedrawn" in text
 
