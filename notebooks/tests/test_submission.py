@@ -19,6 +19,8 @@ import pytest
 from submission import __main__ as command
 from submission import courses, record
 
+import helpers
+
 ADA = ["--first-name", "Ada", "--last-name", "Lovelace", "--student-number", "12345678"]
 FILES = {
     "ece1508/Lovelace_Ada_Assgn4.ipynb",
@@ -650,37 +652,70 @@ def test_the_real_layers_stand_alone(name, real_submissions, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def unpacked(real_submissions, tmp_path_factory):
-    """The CS324 archive in an empty folder, and a Python that has pinned packages only."""
-    folder = tmp_path_factory.mktemp("unpacked")
-    with zipfile.ZipFile(
-        real_submissions / "cs324/12345678_assignment3.zip"
-    ) as archive:
-        archive.extractall(folder)
+def python(tmp_path_factory):
+    """A Python that has the pinned packages and nothing of this folder."""
     environment = tmp_path_factory.mktemp("environment")
     venv.create(environment, with_pip=False)
     # packages are found, but not this folder's: a .pth file in a .pth's folder is not read
     (site,) = environment.glob("[Ll]ib/**/site-packages")
     packages = [path for path in sys.path if path.endswith("site-packages")]
     (site / "packages.pth").write_text("\n".join(packages))
-    scripts = "Scripts" if os.name == "nt" else "bin"
-    return folder, environment / scripts / "python"
+    return environment / ("Scripts" if os.name == "nt" else "bin") / "python"
 
 
-def run_unpacked(unpacked, *arguments):
-    """Run the isolated Python in the unpacked folder, with the data that came along."""
-    folder, python = unpacked
+def run_isolated(python, folder, *arguments, data):
+    """Run the isolated Python in `folder`, with the images in the folder `data`."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    environment["COURSEWORK_DATA"] = str(folder / "data" / "sample")
     return subprocess.run(
         [python, *arguments],
         cwd=folder,
-        env=environment,
+        env={**environment, "COURSEWORK_DATA": str(data)},
         capture_output=True,
         text=True,
         timeout=3600,
         check=False,
     )
+
+
+def test_the_handed_in_notebook_of_ece1508_runs_alone(
+    real_submissions, python, tmp_path
+):
+    """Its cells up to train() and one epoch of each model, in an empty folder."""
+    (path,) = (real_submissions / "ece1508").glob("*.ipynb")
+    cells = nbformat.read(path, as_version=4).cells
+    cells = [c.source for c in cells if c.cell_type == "code"]
+    trains = next(i for i, source in enumerate(cells) if "def train(" in source)
+    classes = [s.split("\n\n\ncheck")[0] for s in cells if s.startswith("class my")]
+    assert len(classes) == 3
+    (tmp_path / "cells.py").write_text(
+        "\n\n".join([*cells[: trains + 1], *classes])
+        + """
+for model in (myRNN(), myGatedRNN(), myLSTM()):
+    history = train(model, nn.CrossEntropyLoss(), 1)
+    assert history["val_accuracy"][-1] > 0.3
+assert helpers is None
+""",
+        encoding="utf-8",
+    )
+    done = run_isolated(python, tmp_path, "cells.py", data=helpers.DATA / "sample")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def unpacked(real_submissions, tmp_path_factory, python):
+    """The CS324 archive in an empty folder, and a Python without this one."""
+    folder = tmp_path_factory.mktemp("unpacked")
+    with zipfile.ZipFile(
+        real_submissions / "cs324/12345678_assignment3.zip"
+    ) as archive:
+        archive.extractall(folder)
+    return folder, python
+
+
+def run_unpacked(unpacked, *arguments):
+    """Run the isolated Python in the unpacked folder, with the data that came along."""
+    folder, python = unpacked
+    return run_isolated(python, folder, *arguments, data=folder / "data" / "sample")
 
 
 def test_the_unpacked_archive_finds_all_it_imports(unpacked):
