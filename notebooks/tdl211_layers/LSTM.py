@@ -8,14 +8,26 @@
     h_t = o_t ⊙ tanh(c_t)                      hidden state, the output          (6)
 
 (Hochreiter & Schmidhuber 1997; forget gate of Gers et al. 2000.) `LSTMCell` is one step,
-`LSTM` a whole sequence. They can stand where torch.nn.LSTMCell and torch.nn.LSTM(...,
-bias=False) stood (one layer, one direction): same calls, same state_dict.
+`LSTM` a whole sequence. Their forward calls and state_dicts are those of torch.nn.LSTMCell
+and torch.nn.LSTM (one layer, one direction), both with bias=False.
 """
 
 import math
 
 import torch
 from torch import nn
+
+
+def _step(a, c):
+    """a = x_t W_iᵀ + h_{t-1} W_hᵀ (batch, 4 hidden_size), c_{t-1} -> (h_t, c_t)."""
+    a_i, a_f, a_g, a_o = a.chunk(4, dim=-1)
+    i = torch.sigmoid(a_i)  # (1)
+    f = torch.sigmoid(a_f)  # (2)
+    g = torch.tanh(a_g)  # (3)
+    o = torch.sigmoid(a_o)  # (4)
+    c = f * c + i * g  # (5)
+    h = o * torch.tanh(c)  # (6)
+    return h, c
 
 
 class LSTMCell(nn.Module):
@@ -52,15 +64,7 @@ class LSTMCell(nn.Module):
         ValueError for another shape of a state.
         """
         h, c = _states(hx, (*input.shape[:-1], self.hidden_size), input)
-        a = input @ self.weight_ih.T + h @ self.weight_hh.T
-        a_i, a_f, a_g, a_o = a.chunk(4, dim=-1)
-        i = torch.sigmoid(a_i)  # (1)
-        f = torch.sigmoid(a_f)  # (2)
-        g = torch.tanh(a_g)  # (3)
-        o = torch.sigmoid(a_o)  # (4)
-        c = f * c + i * g  # (5)
-        h = o * torch.tanh(c)  # (6)
-        return h, c
+        return _step(input @ self.weight_ih.T + h @ self.weight_hh.T, c)
 
     def extra_repr(self):
         return f"{self.input_size}, {self.hidden_size}, bias=False"
@@ -87,7 +91,7 @@ class LSTM(nn.Module):
 
         States have shape (1, batch, hidden_size). `batch_first` swaps the first two
         dimensions of x and h_1 ... h_T. The batch dimension may be missing. Raises
-        ValueError for another shape of x or of a state.
+        ValueError for another number of dimensions of x or another shape of a state.
         """
         if input.ndim not in (2, 3):
             raise ValueError(f"input must have 2 or 3 dimensions, got {input.ndim}")
@@ -97,13 +101,7 @@ class LSTM(nn.Module):
         (h,), (c,) = _states(hx, shape, input)
         outputs = []
         for a_t in projected:
-            a_i, a_f, a_g, a_o = (a_t + h @ self.weight_hh_l0.T).chunk(4, dim=-1)
-            i = torch.sigmoid(a_i)  # (1)
-            f = torch.sigmoid(a_f)  # (2)
-            g = torch.tanh(a_g)  # (3)
-            o = torch.sigmoid(a_o)  # (4)
-            c = f * c + i * g  # (5)
-            h = o * torch.tanh(c)  # (6)
+            h, c = _step(a_t + h @ self.weight_hh_l0.T, c)
             outputs.append(h)
         return torch.stack(outputs, time), (h.unsqueeze(0), c.unsqueeze(0))
 

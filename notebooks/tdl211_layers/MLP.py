@@ -2,7 +2,7 @@
 
     y = x Wᵀ                                                                     (1)
 
-It can stand where torch.nn.Linear(..., bias=False) stood: same calls, same state_dict.
+Its calls and its state_dict are those of torch.nn.Linear with bias=False.
 """
 
 import math

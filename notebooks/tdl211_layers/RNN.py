@@ -2,8 +2,8 @@
 
     h_t = f(x_t W_ihᵀ + h_{t-1} W_hhᵀ)                                           (1)
 
-`RNNCell` is one step, `RNN` a whole sequence. They can stand where torch.nn.RNNCell and
-torch.nn.RNN(..., bias=False) stood (one layer, one direction): same calls, same state_dict.
+`RNNCell` is one step, `RNN` a whole sequence. Their forward calls and state_dicts are those
+of torch.nn.RNNCell and torch.nn.RNN (one layer, one direction), both with bias=False.
 """
 
 import math
@@ -79,7 +79,8 @@ class RNN(nn.Module):
         -> h_1 ... h_T (time, batch, hidden_size), h_T (1, batch, hidden_size).
 
         `batch_first` swaps the first two dimensions of x and h_1 ... h_T. The batch
-        dimension may be missing. Raises ValueError for another shape of x or h_0.
+        dimension may be missing. Raises ValueError for another number of dimensions of x
+        or another shape of h_0.
         """
         if input.ndim not in (2, 3):
             raise ValueError(f"input must have 2 or 3 dimensions, got {input.ndim}")

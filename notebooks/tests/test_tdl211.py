@@ -319,6 +319,7 @@ def test_autocast(name):
                 torch.testing.assert_close(result.float(), other, rtol=0.05, atol=0.05)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")  # by PyTorch
 @pytest.mark.parametrize(
     "name, backend", [(name, "aot_eager") for name in LAYERS] + [("LSTM", "inductor")]
 )
