@@ -69,10 +69,7 @@ class MinibatchDeviation(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Strided convolutions and two linear layers: images (N, 1, 28, 28) to logits (N,).
-
-    There is no batch norm, with which R1 would not be the gradient of one image.
-    """
+    """Strided convolutions and two linear layers: images (N, 1, 28, 28) to logits (N,)."""
 
     def __init__(self, width=16, hidden=256):
         super().__init__()

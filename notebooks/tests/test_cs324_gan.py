@@ -473,16 +473,16 @@ def test_comparison_is_completed_run_by_run(here, few_images, monkeypatch):
         compare_designs, "run", lambda *a: trained.append(a[0]) or run(*a)
     )
     table = here / "table.json"
-    assert compare(table, "--designs", "template", "--seeds", "3") == 0
+    assert compare(table, "--designs", "suggested", "--seeds", "3") == 0
     rows = compare_designs.read_table(table)
     compare_designs.add_row(table, rows[0] | {"design": "of another process"})
-    both = ["--designs", "template", "ours", "--seeds", "3"]
+    both = ["--designs", "suggested", "ours", "--seeds", "3"]
     assert compare(table, *both) == compare(table, *both) == 0
-    assert trained == ["template", "ours"]
+    assert trained == ["suggested", "ours"]
     names = [row["design"] for row in compare_designs.read_table(table)]
-    assert names == ["template", "of another process", "ours"]
+    assert names == ["suggested", "of another process", "ours"]
     assert rows[0]["config"]["seed"] == 3 and rows[0]["steps"] == 100 // 64
-    assert plt.imread(here / "table_template_3.png").shape[:2] == (140, 140)
+    assert plt.imread(here / "table_suggested_3.png").shape[:2] == (140, 140)
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '[{"design": "ours"}]', '"a"'])
@@ -497,7 +497,7 @@ def test_table_of_something_else_is_refused(content, here, capsys):
 def test_saved_table_has_the_runs_of_the_designs_as_they_are():
     path = Path(compare_designs.__file__).parent / "saved" / "gan_designs.json"
     rows = compare_designs.read_table(path)
-    for design, seeds in {"ours": (0, 1, 2), "template": (0,)}.items():
+    for design, seeds in {"ours": (0, 1, 2), "suggested": (0,)}.items():
         for seed in seeds:
             config = dataclasses.replace(compare_designs.DESIGNS[design][0], seed=seed)
             wanted = compare_designs._identity(config)
