@@ -264,12 +264,13 @@ README = """\
 
 `report.pdf` is the report; it was printed from the two notebooks, without their code.
 
-| task | file | section |
-|---|---|---|
+| task | code | notebook | section of the report |
+|---|---|---|---|
 {tasks}
 
-`train.py` (with `lstm.py`, `vanilla_rnn.py`, `dataset.py`) trains on palindromes, `my_gan.py`
-trains the GAN, `judge.py` measures what it draws, `compare_designs.py` compares designs of it.
+`train.py` trains both networks on the palindromes of `dataset.py`, `my_gan.py` trains the GAN,
+`judge.py` measures what it draws, `compare_designs.py` compares it with the suggested layers.
+`programs.py` has what the command lines share, `helpers.py` what the notebooks share.
 
 ## Run it
 
@@ -292,7 +293,8 @@ the environment variable `COURSEWORK_DATA`.
 
 ## Long runs
 
-The notebooks read the results of long runs from saved tables. These commands make them anew:
+The notebooks read the results of long runs from saved tables. These commands make them anew, the
+longest in about an hour of one core; a table that is there is completed, so move it away first:
 
 {commands}
 
@@ -300,6 +302,18 @@ Many runs of `train.py` use all cores. On a Dask cluster the same call runs on a
 see `palindrome_lstm.ipynb`; that needs `pip install "{cluster}"`.
 """
 PARTS = {"palindrome_lstm.ipynb": "I", "gan.ipynb": "II"}
+ANSWERS = {
+    ("I", "1"): ("lstm.py", "train.py"),
+    ("I", "2"): ("train.py", "vanilla_rnn.py"),
+    ("II", "1"): ("my_gan.py",),
+    ("II", "2"): ("my_gan.py", "judge.py"),
+    ("II", "3"): ("my_gan.py", "judge.py"),
+}  # the code of each task
+# what the archive needs of the pinned packages; the others run and test the whole bundle
+USED = (
+    *("torch", "torchvision", "numpy", "matplotlib"),
+    *("tqdm", "joblib", "ipython", "jupyter"),
+)
 
 
 def _build_cs324(folder, student):
@@ -315,7 +329,7 @@ def _build_cs324(folder, student):
     files["helpers.py"] = (ROOT / "helpers.py").read_bytes()
     pinned = (ROOT / "requirements.txt").read_text("utf-8").splitlines(keepends=True)
     files["requirements.txt"] = "".join(
-        line for line in pinned if re.match(r"\w", line)
+        f"{line.split()[0]}\n" for line in pinned if re.split(r"\W", line)[0] in USED
     ).encode()
     for path in (ROOT / "data" / "sample" / "MNIST").rglob("*"):
         if path.is_file():
@@ -384,7 +398,9 @@ def _numbered(source, part):
             )
             title = f"Part {part}: {title}"
         else:
-            title = re.sub(r"^(\d+(\.\d+)*)\.?\s", rf"{part}.\1 ", title)
+            title = re.sub(
+                rf"^(\d+(\.\d+)*)\.?\s(Part {part}, )?", rf"{part}.\1 ", title
+            )
         lines[number] = f"{mark} {title}"
     return SECTIONS.sub(
         lambda match: re.sub(r"\d+(\.\d+)*", rf"{part}.\g<0>", match[0]),
@@ -392,8 +408,11 @@ def _numbered(source, part):
     )
 
 
+# Our own sections. Those of a paper stay: "section 3 of that paper", "its section 3",
+# "Saxe et al. 2014, section 3". The group is atomic, so that none is renumbered in part.
 SECTIONS = re.compile(
-    r"\bsections?\s\d+(\.\d+)*((,| to| and|, and|–)\s?\d+(\.\d+)*)*(?!\d| of )",
+    r"(?<!\bits\s)(?<!\d{4},\s)\b"
+    r"(?>sections?\s\d+(\.\d+)*((,| to| and|, and|–)\s?\d+(\.\d+)*)*)(?!\sof\b)",
     re.IGNORECASE,
 )
 
@@ -406,8 +425,14 @@ def _readme(notebooks):
         for source in text:
             for _, title in headings(source):
                 for task in re.findall(r"\btask (\d)", title, re.IGNORECASE):
-                    row = f"| Part {PARTS[name]}, task {task} | `{name}` | {title} |"
-                    tasks.append(row)
+                    part = PARTS[name]
+                    code = ", ".join(
+                        f"`{file}`" for file in ANSWERS.get((part, task), ())
+                    )
+                    (_, section), *_ = headings(_numbered(f"## {title}", part))
+                    tasks.append(
+                        f"| Part {part}, task {task} | {code} | `{name}` | {section} |"
+                    )
             joined = source.replace("\\\n", " ")
             commands += re.findall(r"\bpython \w+\.py -[^`\n]*", joined)
         seconds = seconds_taken(notebook)
@@ -449,8 +474,10 @@ def _build_tdl211(folder, student):
 # ----------------------------------------------------------------------------- EE519
 def _build_ee519(folder, student):
     course = COURSES["ee519"]
-    notebooks = [read_notebook(folder / name) for name in course.headings]
-    notebooks.append(_listing(folder, course.sources))
+    testers, *others = [read_notebook(folder / name) for name in course.headings]
+    for notebook in others:  # one after the other, without a new page for each
+        testers.cells += notebook.cells
+    notebooks = [testers, _listing(folder, course.sources)]
     page = Page(
         "EE519 · Homework 1",
         student.name,
@@ -462,13 +489,11 @@ def _build_ee519(folder, student):
 
 
 def _listing(folder, names):
-    """A notebook that shows the library's files: those of the sheet, then what they share."""
+    """A notebook that shows the files that the sheet asks for."""
     cells = [nbformat.v4.new_markdown_cell("# Code")]
-    shared = sorted((folder / "mytorch").glob("*.py"))
-    for path in dict.fromkeys([*(folder / name for name in names), *shared]):
-        title = path.relative_to(folder).as_posix()
-        cells.append(nbformat.v4.new_markdown_cell(f"## `{title}`"))
-        cells.append(nbformat.v4.new_code_cell(path.read_text("utf-8")))
+    for name in names:
+        cells.append(nbformat.v4.new_markdown_cell(f"## `{name}`"))
+        cells.append(nbformat.v4.new_code_cell((folder / name).read_text("utf-8")))
     return nbformat.v4.new_notebook(cells=cells)
 
 

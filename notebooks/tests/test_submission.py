@@ -244,13 +244,42 @@ def test_cs324_is_an_archive_with_all_that_is_needed(root, output):
         assert report.index(f"All of {name}.") < report.index("Part I:")
         assert f"Part {part}: {name}" in report
         assert f"as sections {part}.1 and {part}.2 show" in report
-        assert f"| Part {part}, task 2 | `{name}.ipynb` | 2. Task 2 |" in readme
+        row = rf"\| Part {part}, task 2 \| .* \| `{name}.ipynb` \| {part}.2 Task 2 \|"
+        assert re.search(row, readme)
         assert f"    python train.py --table saved/{name}.csv\n" in readme
 
 
+@pytest.mark.parametrize(
+    "text, numbered",
+    [
+        ("section 3", "section II.3"),
+        (
+            "Sections 2.1, 3 and 4 to 7, of which",
+            "Sections II.2.1, II.3 and II.4 to II.7,",
+        ),
+        ("section\n12.", "section\nII.12."),
+        ("section 3\nof that paper", "section 3\nof that paper"),
+        ("sections 3.1 and 3.2 of it", "sections 3.1 and 3.2 of it"),
+        ("the same paper (its section 3)", "paper (its section 3)"),
+        ("(Saxe et al. 2014, section 3)", "2014, section 3)"),
+        ("## 2. Part II, Task 1: loss", "## II.2 Task 1: loss"),
+        ("## 3 Task 2", "## II.3 Task 2"),
+    ],
+)
+def test_sections_of_the_report_are_numbered_and_those_of_papers_are_not(
+    text, numbered
+):
+    assert numbered in courses._numbered(text, "II")
+
+
 def test_ee519_has_the_problems_in_order_and_the_code_at_its_end(root, output):
+    package = root / "notebooks" / "ee519_mytorch" / "mytorch" / "__init__.py"
+    package.write_text("not_asked_for = 1")
     run(output, "ee519", *ADA)
-    whole = "\n".join(text(output / "ee519/Lovelace_hw1.pdf"))
+    pages = text(output / "ee519/Lovelace_hw1.pdf")
+    assert all(f"Problem {n}" in pages[0] for n in range(1, 6))  # no page for each
+    whole = "\n".join(pages)
+    assert "not_asked_for" not in whole
     order = [f"Problem {n}" for n in range(1, 6)]
     order += [f"The source of {name}" for name in courses.COURSES["ee519"].sources]
     places = [whole.index(words) for words in order]
@@ -718,19 +747,40 @@ def run_unpacked(unpacked, *arguments):
     return run_isolated(python, folder, *arguments, data=folder / "data" / "sample")
 
 
+def imports(source):
+    """The import statements of some Python code or of a notebook's cells."""
+    lines = [line for line in source.split("\n") if line[:1] != "%"]
+    nodes = ast.walk(ast.parse("\n".join(lines)))
+    return [n for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)]
+
+
+def code_of(path):
+    """All code of a notebook."""
+    cells = nbformat.read(path, as_version=4).cells
+    return "\n".join(c.source for c in cells if c.cell_type == "code")
+
+
+def test_the_archive_requires_what_it_imports_and_jupyter(unpacked):
+    folder, _ = unpacked
+    sources = [path.read_text() for path in folder.glob("*.py")]
+    sources += map(code_of, folder.glob("*.ipynb"))
+    modules = set()
+    for node in [node for source in sources for node in imports(source)]:
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        modules |= {name.split(".")[0] for name in names or [node.module]}
+    own = {path.stem for path in folder.glob("*.py")} | set(sys.stdlib_module_names)
+    third_party = {module.split(".")[0].lower() for module in modules - own}
+    required = (folder / "requirements.txt").read_text().splitlines()
+    third_party -= {"cycler"}  # matplotlib brings it
+    third_party |= {"torchvision", "jupyter"}  # imported by name; opens the notebooks
+    assert {line.split("==")[0] for line in required} == third_party
+
+
 def test_the_unpacked_archive_finds_all_it_imports(unpacked):
     folder, _ = unpacked
     statements = []
     for path in sorted(folder.glob("*.ipynb")):
-        cells = nbformat.read(path, as_version=4).cells
-        source = "\n".join(c.source for c in cells if c.cell_type == "code")
-        tree = ast.parse(
-            "\n".join(line for line in source.split("\n") if line[:1] != "%")
-        )
-        nodes = (
-            n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)
-        )
-        statements += [ast.unparse(node) for node in nodes]
+        statements += map(ast.unparse, imports(code_of(path)))
     done = run_unpacked(
         unpacked, "-c", "\n".join([*statements, "print(helpers.__file__)"])
     )
