@@ -6,8 +6,7 @@ import numpy as np
 class Linear:
     """O = A W + 1_N b^T (equation 1).
 
-    W is (d, h) and b is (h,), for d `in_features` and h `out_features`. A column b of
-    shape (h, 1) may take its place.
+    W is (d, h) and b is (h,) or (h, 1), for d `in_features` and h `out_features`.
     """
 
     def __init__(self, in_features, out_features):
