@@ -294,7 +294,7 @@ the environment variable `COURSEWORK_DATA`.
 ## Long runs
 
 The notebooks read the results of long runs from saved tables. These commands make them anew, the
-longest in about an hour of one core; a table that is there is completed, so move it away first:
+longest in about an hour of one core. `train.py` completes a table that is there: move it away first.
 
 {commands}
 
