@@ -26,8 +26,9 @@ class LSTM(nn.Module):
     (hidden_dim,), `W_ph` (output_dim, hidden_dim), `b_p` (output_dim,) start uniform in
     +-1/sqrt(hidden_dim). Then, with `forget_start` "chrono" (Tallec & Ollivier 2018),
     b_f = log u with u ~ U(1, seq_length - 1) and b_i = -b_f: the memory 1/(1 - f) of the
-    cells spans from two steps to the whole sequence; with "zero" b_f = 0, half is forgotten at each step.
-    `seq_length`, the number of time steps, matters to the chrono start alone.
+    cells spans from two steps to the whole sequence; with "zero" b_f = 0, so that half is
+    forgotten at each step, and b_i stays uniform. `seq_length`, the number of time steps,
+    matters to the chrono start alone.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Train the RNN or the LSTM to predict the last digit of a palindrome.
 
-`python train.py` trains the LSTM on T = 5 with the course's settings. Each flag takes one
-value or several: every combination is then trained, one run per core, and a table that was
-begun is completed.
+`python train.py` trains the LSTM on T = 5 with the course's sizes, batch, rate and clipping.
+Each flag takes one value or several: every combination is then trained, one run per core, and
+a table that was begun is completed.
 """
 
 import argparse
