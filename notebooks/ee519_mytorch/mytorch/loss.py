@@ -1,4 +1,4 @@
-"""Problem 2: two losses, which refuse to be NaN."""
+"""Problem 2: two losses. An assertion stops at a loss that is NaN."""
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class CrossEntropyLoss:
         return L
 
     def backward(self):
-        """dL/dO (N, q): (P - Y) / N, the sum of a row of Y being 1 as a rule."""
+        """dL/dO (N, q): (P - Y) / N when the rows of Y sum to 1 (else s_n P - Y)."""
         N = len(self.O)
         P = np.exp(log_softmax(self.O))
         dLdO = (P * self.Y.sum(axis=1, keepdims=True) - self.Y) / N
