@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
+LONGEST = 20_000  # characters of a formula: people's have some hundred
 DEEPEST = 40  # nested groups in a formula: TeX of people has a dozen
 DEEPEST_SCRIPTS = 10  # pandoc's time doubles with each script of a script
 OPENERS = {"$": "$", "$$": "$$", "\\\\(": "\\\\)", "\\\\[": "\\\\]"}
@@ -45,6 +46,7 @@ COMMANDS = {
     "cr": (0, r"\\"),
     "enspace": (0, r"\hspace{0.5em}"),
     "thinspace": (0, r"\,"),
+    "space": (0, r"\ "),
 }
 KNOWN = {
     f"\\{name}": f"\\newcommand{{\\{name}}}[{count}]{{{meaning}}}".replace("[0]", "")
@@ -61,6 +63,7 @@ OLD_FONTS = {
 STRUCTURE = re.compile(r"\\[A-Za-z]+\*?|\\[^A-Za-z]|[{}&]")
 WORDS = (
     (r"(?<!\\)((?:\\\\)*)%[^\n]*", r"\1"),  # comments
+    (r"(?<!\\)((?:\\\\)*)\\(?:\s+|$)", r"\1~ "),
     (r"(\\begin\{[a-z]+\})\s*\[[tbc]\]", r"\1"),
     # pandoc slants the letters of \mathbf: what nobody uses stands for it, see BOLD
     (r"\\mathbf(?![A-Za-z])", r"\\mathbfsfup"),
@@ -182,6 +185,8 @@ class Formulas:
     def _add(self, source, tex, display):
         tex = re.sub(r"(?m)^[ \t]*>+", "", tex)  # the marks of a quotation
         tex = self._without_definitions(tex).strip()
+        if len(re.findall(r"(?<!\\)\$", tex)) % 2:  # dollars, not formulas in words
+            tex = re.sub(r"(?<!\\)\$", r"\\$", tex)
         if found := REFERENCE.fullmatch(tex):
             return self._keep(Taken(source, reference=found[1]))
         taken = Taken(source, display=display)
@@ -363,7 +368,7 @@ def _plain_tex(tex):
 
 
 def _too_deep(tex):
-    """Whether pandoc or Typst could fail at how deep the formula is nested."""
+    """Whether pandoc or Typst could fail at how deep or long the formula is."""
     depth = deepest = scripts = most = 0
     script_groups = []
     for token in re.finditer(r"\\(?:left|right|begin|end)\b|\\.|[_^]\s*\{|[{}]", tex):
@@ -376,7 +381,7 @@ def _too_deep(tex):
             depth -= 1
             scripts -= script_groups.pop()
         deepest, most = max(deepest, depth), max(most, scripts)
-    return deepest > DEEPEST or most > DEEPEST_SCRIPTS
+    return deepest > DEEPEST or most > DEEPEST_SCRIPTS or len(tex) > LONGEST
 
 
 # ---------------------------------------------------------------------- MathML for Typst

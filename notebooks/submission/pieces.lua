@@ -1,7 +1,9 @@
 -- Turn pieces of notebook text into Typst markup: `pandoc lua pieces.lua < pieces.json`.
 --
--- stdin:  {"pieces": [{"format": "markdown" | "html", "text": ..., "images": {source: file}}],
---          "formulas": [{"source": ..., "tex": ..., "preamble": ..., "display": ...}]}
+-- stdin:  {"pieces": [{"format": "markdown" | "html", "text": ..., "images": {source: file},
+--            "longest": lines on the page after which the rest is left out, or nothing}],
+--          "formulas": [{"source": ..., "tex": ..., "preamble": ..., "display": ...}],
+--          "levels": whether no level of headings may be left out}
 -- stdout: {"pieces": [Typst, ...], "formulas": [MathML or "", ...]}
 --
 -- `$$n$$` in a text stands for the n-th of the formulas. Whatever a notebook says is text:
@@ -11,7 +13,8 @@
 local MAX_COLUMNS = 24 -- a wider table is cut into bands that repeat its first column
 local SHORT_TABLE = 15 -- rows of a table that is not to be broken between pages
 local MAX_WORD = 40 -- a longer word may be broken anywhere, so that it stays on the page
-local MAX_ROWS = 600 -- about ten pages
+local MAX_BANDS = 10 -- of a table in an output
+local SLOW_WORD = 200 -- bytes; pandoc's writer takes long for longer ones
 local MAX_DEPTH = 4 -- of tables in tables; deeper ones are printed as text
 local LINE = 90 -- characters on a line of a table
 
@@ -32,6 +35,8 @@ local ALERTS = { -- classes of GitHub's alerts and of Jupyter's
 
 local input = pandoc.json.decode(io.read('a'), false)
 local images = {}
+local last_level = 0 -- of a heading
+local longest_output -- lines, of the piece that is written
 local anchors = {} -- of the whole document: where links may go
 
 local function raw(markup)
@@ -140,7 +145,8 @@ local function image(element)
         .. (width and ', width: ' .. width or '') .. ')'
     )
   end
-  local what = pandoc.Str('[picture: ' .. (alt ~= '' and alt or breakable(source)) .. ']')
+  local name = source:match('^data:') and 'without a name' or breakable(source)
+  local what = pandoc.Str('[picture: ' .. (alt ~= '' and alt or name) .. ']')
   if source:match('^https?://') then
     return enclosed('#link(' .. quoted(source) .. ')[', pandoc.Inlines { what }, '];')
   end
@@ -149,7 +155,9 @@ end
 
 local function text_of(str)
   local text = breakable(str.text)
-  if text:find('%-%-') or text:find('%.%.%.') or text:find('%-%?') then
+  if #text > SLOW_WORD then
+    return raw('#' .. quoted(text) .. ';')
+  elseif text:find('%-%-') or text:find('%.%.%.') or text:find('%-%?') then
     -- which Typst would take for dashes, an ellipsis and a place to hyphenate
     return raw('#' .. quoted(text) .. ';')
   end
@@ -165,7 +173,8 @@ end
 -- like the start of a list or a heading is text.
 local function in_table(blocks, longest)
   blocks = pandoc.Blocks(blocks):walk { Str = function(str)
-    return pandoc.Str(breakable(str.text, math.max(longest, 4)))
+    local text = breakable(str.text, math.max(longest, 4))
+    return #text > SLOW_WORD and raw('#' .. quoted(text) .. ';') or pandoc.Str(text)
   end }
   local first = blocks[1]
   if first and (first.t == 'Plain' or first.t == 'Para') then
@@ -177,43 +186,42 @@ end
 -- A table as one or more, none of them too wide; a short one stays on one page.
 local function bands(simple, depth)
   local tables = pandoc.Blocks {}
-  local left_out = math.max(0, #simple.rows - MAX_ROWS)
-  if left_out > 0 then
-    local rows = {}
-    for index = 1, MAX_ROWS do
-      rows[index] = simple.rows[index]
-    end
-    simple.rows = rows
+  local all = simple.rows
+  local count, columns = #all, math.max(2, #simple.aligns)
+  if longest_output then
+    count = math.min(count, longest_output)
+    columns = math.min(columns, MAX_BANDS * (MAX_COLUMNS - 1) + 1)
   end
-  for column, align in ipairs(simple.aligns) do
-    if align == 'AlignDefault' then
-      simple.aligns[column] = 'AlignLeft'
-    end
+  local left_out = {}
+  if count < #all then
+    left_out[1] = (#all - count) .. ' rows'
   end
-  for first = 2, math.max(2, #simple.widths), MAX_COLUMNS - 1 do
+  if columns < #simple.aligns then
+    left_out[#left_out + 1] = (#simple.aligns - columns) .. ' columns'
+  end
+  for first = 2, columns, MAX_COLUMNS - 1 do
     local function cut(row)
       if #row == 0 then
         return {}
       end
       local cells = { row[1] }
-      for column = first, math.min(#row, first + MAX_COLUMNS - 2) do
+      for column = first, math.min(#row, columns, first + MAX_COLUMNS - 2) do
         cells[#cells + 1] = row[column]
       end
       return cells
     end
-    local columns = #cut(simple.aligns)
+    local aligns = cut(simple.aligns)
     local function narrow(row)
       local cells = cut(row)
       for index, cell in ipairs(cells) do
-        cells[index] = in_table(cell, LINE // columns)
+        cells[index] = in_table(cell, LINE // #aligns)
       end
       return cells
     end
     local rows = {}
-    for index, row in ipairs(simple.rows) do
-      rows[index] = narrow(row)
+    for index = 1, count do
+      rows[index] = narrow(all[index])
     end
-    local aligns = cut(simple.aligns)
     local widths = {}
     for index = 1, #aligns do
       widths[index] = 0
@@ -222,23 +230,24 @@ local function bands(simple, depth)
       pandoc.SimpleTable(simple.caption, aligns, widths, narrow(simple.headers), rows)
     local made = pandoc.utils.from_simple_table(band)
     made.attributes.depth = tostring(depth)
+    local short = #rows <= SHORT_TABLE
+    tables:insert(pandoc.RawBlock('typst', short and '#whole[' or '#['))
     tables:insert(made)
-  end
-  if left_out > 0 then
-    tables:insert(pandoc.Para { pandoc.Str('[' .. left_out .. ' rows are left out above]') })
-  end
-  if #simple.rows <= SHORT_TABLE then
-    tables:insert(1, pandoc.RawBlock('typst', '#whole['))
     tables:insert(pandoc.RawBlock('typst', ']'))
+  end
+  if #left_out > 0 then
+    local words = '[' .. table.concat(left_out, ' and ') .. ' are left out here]'
+    tables:insert(pandoc.Para { pandoc.Str(words) })
   end
   return tables
 end
 
 -- Numbers to the right, where the source does not say how a column is aligned.
 local function aligned(simple)
-  for column, align in ipairs(simple.aligns) do
+  local aligns, rows = simple.aligns, simple.rows
+  for column, align in ipairs(aligns) do
     local numbers, others = 0, 0
-    for _, row in ipairs(simple.rows) do
+    for _, row in ipairs(rows) do
       local text = pandoc.utils.stringify(row[column] or {})
       if text:match('^%s*[-+−(]?%s*[$€£]?%d') or text:match('^%s*[Nn][aA][Nn]?%s*$') then
         numbers = numbers + 1
@@ -247,9 +256,10 @@ local function aligned(simple)
       end
     end
     if align == 'AlignDefault' or align == 'AlignCenter' and numbers > 0 then
-      simple.aligns[column] = numbers > others and 'AlignRight' or 'AlignLeft'
+      aligns[column] = numbers > others and 'AlignRight' or 'AlignLeft'
     end
   end
+  simple.aligns = aligns
   return simple
 end
 
@@ -302,6 +312,10 @@ local clean = {
       header.content:insert(mark)
     end
     header.attr = pandoc.Attr()
+    if input.levels then
+      header.level = math.min(header.level, last_level + 1)
+      last_level = header.level
+    end
     return header
   end,
   Math = formula,
@@ -395,12 +409,39 @@ for _, blocks in ipairs(documents) do
   blocks:walk { Header = collect, Span = collect, Div = collect }
 end
 
+-- The blocks without those that follow the lines of a longest output, and a line that says so.
+local function cut(blocks, longest)
+  local lines, depth = 0, 0
+  for index, block in ipairs(blocks) do
+    if block.t == 'RawBlock' then
+      depth = depth + (block.text:match('%[$') and 1 or block.text == ']' and -1 or 0)
+    elseif block.t == 'Table' then
+      lines = lines + 2 + (block.bodies[1] and #block.bodies[1].body or 0)
+    else
+      lines = lines + 2 + #pandoc.utils.stringify(block) // LINE
+    end
+    if lines >= longest and depth == 0 and index < #blocks then
+      local rest = ('[%d paragraphs or tables are left out here]'):format(#blocks - index)
+      local kept = pandoc.Blocks(table.move(blocks, 1, index, 1, {}))
+      kept:insert(pandoc.Para { pandoc.Str(rest) })
+      return kept
+    end
+  end
+  return blocks
+end
+
 local results = { pieces = {}, formulas = {} }
 for index, piece in ipairs(input.pieces) do
   images = piece.images or {}
+  longest_output = math.tointeger(piece.longest)
   local blocks = documents[index]:walk(clean)
+  if longest_output then
+    blocks = cut(blocks, longest_output + 10) -- which a table and its line may have
+  end
   results.pieces[index] = pandoc.write(pandoc.Pandoc(blocks), TYPST, OPTIONS)
 end
+
+-- -------------------------------------------------------------------------- the formulas
 local function expanded(entry)
   local tex = entry.tex
   if entry.preamble ~= '' then
@@ -415,13 +456,23 @@ local function expanded(entry)
   return tex
 end
 
-for index, entry in ipairs(input.formulas) do
-  results.formulas[index] = ''
-  if entry.tex ~= '' then
+-- one document for all: pandoc's writer takes a millisecond to start
+local divs, places = pandoc.Blocks {}, {}
+for _, entry in ipairs(input.formulas) do
+  local key = tostring(entry.display) .. entry.preamble .. '\0' .. entry.tex
+  if entry.tex ~= '' and not places[key] then
     local kind = entry.display and 'DisplayMath' or 'InlineMath'
-    local document = pandoc.Pandoc { pandoc.Plain { pandoc.Math(kind, expanded(entry)) } }
-    local html = pandoc.write(document, 'html', { html_math_method = 'mathml' })
-    results.formulas[index] = html:match('<math.*</math>') or ''
+    divs:insert(pandoc.Div { pandoc.Plain { pandoc.Math(kind, expanded(entry)) } })
+    places[key] = #divs
   end
+end
+local html = pandoc.write(pandoc.Pandoc(divs), 'html', { html_math_method = 'mathml' })
+local written = {}
+for part in html:gmatch('<div>(.-)</div>') do
+  written[#written + 1] = part:match('<math.*</math>') or ''
+end
+for index, entry in ipairs(input.formulas) do
+  local key = tostring(entry.display) .. entry.preamble .. '\0' .. entry.tex
+  results.formulas[index] = written[places[key]] or ''
 end
 io.write(pandoc.json.encode(results))

@@ -11,9 +11,12 @@ import json
 import re
 import struct
 import subprocess
+import unicodedata
 import warnings
+import zlib
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from io import BytesIO
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -78,27 +81,34 @@ WARNING = re.compile(
     r"^\S.*:\d+: \w*Warning\b"
 )  # its message, a line of code with 2 blanks
 REPORT = re.compile(r"[=-]{10,}|[.FEsxu]+$|Ran \d+|[A-Z]+:|\d{4}-\d\d-\d\d")
-DATA_URI = re.compile(r"data:(image/[a-z+]+);base64,([A-Za-z0-9+/=\s]+?)(?=[)\"'>\s])")
+DATA_URI = re.compile(
+    r"data:(image/[a-z+]+);base64,([\w+/=%\s]+?)(?=[)\"'>\s])", re.ASCII
+)
 FORMULA = re.compile(r"#f\((\d+)\);")  # as pieces.lua has it
 DEEPEST = 200  # brackets, quotations or tags in each other; people get to a dozen
+MOST_BRACKETS = 4000  # in a paragraph; pandoc's time grows with their square
 NESTING = re.compile(
-    r"(?m)(?P<quotation>^[ \t]*>[ \t>]*)|(?P<bracket>[\[\]])|<(?P<close>/?)(?P<tag>[a-zA-Z]+)"
+    r"(?m)(?P<marks>^(?:[ \t]*(?:>|(?:[-*+]|\d+[.)])[ \t]))+)|(?P<blank>^[ \t]*$)"
+    r"|(?P<bracket>[\[\]])|<(?P<close>/?)(?P<tag>[a-z]+[1-6]?)\b(?![^<>]*/>)",
+    re.IGNORECASE,
 )
-VOID_TAGS = {
-    "br",
-    "hr",
-    "img",
-    "input",
-    "p",
-    "li",
-    "td",
-    "th",
-    "tr",
-    "col",
-    "link",
-    "meta",
+NESTING_TAGS = re.compile(  # those that people close
+    "[abisu]|em|strong|small|sub|sup|font|span|code|div|center|details|section"
+    "|[uod]l|blockquote|table|h[1-6]",
+    re.IGNORECASE,
+)
+LONGEST_HTML = 500_000  # characters of a text; pandoc takes some seconds and 400 MB
+LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z]{2,8})*")
+SCRIPTS = {  # language: its letters
+    "ja": "[\u3040-\u30ff]",
+    "ko": "[\uac00-\ud7a3]",
+    "zh": "[\u4e00-\u9fff]",
+    "ru": "[\u0400-\u04ff]",
+    "el": "[\u0370-\u03ff]",
+    "ar": "[\u0600-\u06ff]",
+    "he": "[\u0590-\u05ff]",
 }
-VOID_TAGS |= {"source", "embed", "wbr", "param", "area", "base", "dt", "dd", "option"}
+DRAWING = re.compile(r"<svg\b[^<>]*>")
 LONG_WORD = re.compile(r"\S{41,}")
 OTHER_ESCAPES = re.compile(r"\x1b(\][^\x07\x1b]*(\x07|\x1b\\)|[()].|[^\[\]()])")
 SPAN = re.compile(
@@ -116,7 +126,9 @@ class Page:
 
     `heading` is the left of the page header, `name` its right; with a `title` the first page
     opens with it and with `authors`. `hide_code` prints a report: prose, outputs and numbered
-    figures. An output of more lines than `longest_output`, about ten pages, is cut.
+    figures. An output of more lines than `longest_output`, about ten pages, is cut. Without a
+    `language` ("en", "zh") the letters of the text decide. `pdf_standard` is one that Typst
+    knows, such as "ua-1" or "a-2b".
     """
 
     heading: str
@@ -125,6 +137,8 @@ class Page:
     authors: tuple = ()
     hide_code: bool = False
     longest_output: int = 600  # lines
+    language: str = ""
+    pdf_standard: str = ""
 
 
 @dataclass
@@ -143,7 +157,7 @@ class Piece:
 
 
 class TypstPDFExporter(Exporter):
-    """`jupyter nbconvert --to typst_pdf`, and an entry of Jupyter's export menu."""
+    """`jupyter nbconvert --to typst`, and an entry of Jupyter's export menu."""
 
     file_extension = ".pdf"
     output_mimetype = "application/pdf"
@@ -154,17 +168,26 @@ class TypstPDFExporter(Exporter):
     longest_output = Int(
         600, help="Lines of an output; of a longer one the middle is left out."
     ).tag(config=True)
+    pdf_standard = Unicode(
+        "", help="A standard that the PDF meets: ua-1 (accessible), a-2b, a-3b, ..."
+    ).tag(config=True)
 
     def from_notebook_node(self, nb, resources=None, **kw):
         """The PDF (bytes) of the notebook, and the resources."""
         nb, resources = super().from_notebook_node(nb, resources, **kw)
         resources["output_extension"] = self.file_extension
         heading = resources.get("metadata", {}).get("name") or "Notebook"
+        metadata = _dict(nb.get("metadata"))
+        language = _text(metadata.get("lang") or metadata.get("language"))
         page = Page(
             heading,
             name=self.name,
+            title=_text(metadata.get("title")),
+            authors=tuple(_authors(metadata)),
             hide_code=self.exclude_input,
             longest_output=self.longest_output,
+            language=language if LANGUAGE.fullmatch(language) else "",
+            pdf_standard=self.pdf_standard,
         )
         folder = resources.get("metadata", {}).get("path")
         return to_pdf([nb], page, folder), resources
@@ -226,6 +249,7 @@ class _Document:
         self.pieces = []
         self.formulas = Formulas()
         self.files = {"style.typ": (HERE / "style.typ").read_bytes()}
+        self.prose = []  # the text of the Markdown cells
         self.heading = page.heading  # the last one seen, for figures without a caption
 
     # ------------------------------------------------------------------------- cells
@@ -251,6 +275,7 @@ class _Document:
 
     def add_markdown(self, source, attachments):
         """Append a Markdown cell with the pictures attached to it."""
+        self.prose.append(source)
         for _, title in headings(source):
             self.heading = title
         images = {
@@ -305,7 +330,7 @@ class _Document:
         if name:
             sizes = map(_dict, metadata.values())
             alts = [size["alt"] for size in sizes if isinstance(size.get("alt"), str)]
-            shown = f"{_quoted(name)}, alt: {_quoted(_text([*alts, self.alt][0]))}"
+            shown = f"{_quoted(name)}, alt: {_quoted(_text([*alts, self.alt or self.caption][0]))}"
             if self.page.hide_code:
                 # an invisible start, so that "1. " does not make a list of it
                 job = self.job("markdown", f"\u200b{self.caption}")
@@ -354,9 +379,22 @@ class _Document:
 
     def rich(self, kind, source, text=None):
         """The piece for an output in Markdown or HTML; `text` is printed if Typst refuses it."""
+        longest = self.page.longest_output
+        if kind == "markdown":
+            source = _cut(source, longest)
+        else:
+            source = _without_scripts(source)
+            if len(source) > LONGEST_HTML:
+                end = source.rfind("<", 0, LONGEST_HTML)
+                left_out = (len(source) - end) // 1000
+                source = (
+                    f"{source[:end]}<p>[{left_out:,} kB of HTML are left out here]</p>"
+                )
         piece = self.markdown(source, kind=kind)
-        piece.markup, piece.after = "#rich[", "]"
-        piece.text = source if text is None else text
+        if piece.job:
+            piece.markup, piece.after = "#rich[", "]"
+            piece.text = source if text is None else text
+            piece.job["longest"] = longest
         return piece
 
     def markdown(self, source, images=None, kind="markdown"):
@@ -372,18 +410,36 @@ class _Document:
             return name
 
         source = DATA_URI.sub(replace, source)
+        if kind == "html":
+            source = self.drawings(source, images)
         for match in PICTURE_NAME.finditer(source):
             images.update(self.local_picture(match[1] or match[2] or match[3]))
         images = {name: file for name, file in images.items() if file}
         if kind == "markdown":
             source = _without_notes_in_notes(source)
-        if _is_deep(source):
+        reason = "it is too long" if len(source) > LONGEST_HTML else _is_deep(source)
+        if reason:
             warnings.warn(
-                f"printed as plain text, because it is nested too deep: {source[:60]}",
-                stacklevel=4,
+                f"printed as plain text, because {reason}: {source[:60]}", stacklevel=4
             )
             return Piece(_output(source))
         return Piece(text=source, job=self.job(kind, source, images))
+
+    def drawings(self, source, images):
+        """The HTML with pictures in the place of its drawings, which go to `images`."""
+        parts, position = [], 0
+        while match := DRAWING.search(source, position):
+            end = source.find("</svg>", match.start())
+            if end < 0:
+                break
+            name = f"attachment:data-{len(self.files)}"
+            svg = source[match.start() : end + 6]
+            if "xmlns=" not in match[0]:
+                svg = svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+            images[name] = self.picture({"image/svg+xml": svg})
+            parts += [source[position : match.start()], f'<img src="{name}">']
+            position = end + 6
+        return "".join([*parts, source[position:]])
 
     def job(self, kind, text, images=None):
         """What pieces.lua is to convert, the formulas taken out."""
@@ -428,8 +484,9 @@ class _Document:
     def compile(self):
         """The PDF as bytes. A piece that Typst refuses is printed as plain text."""
         self.run_pandoc()
+        standards = [self.page.pdf_standard] if self.page.pdf_standard else []
         try:
-            return self.warned(self.typst(self.pieces))
+            return self.warned(self.typst(self.pieces, standards))
         except typst.TypstError:
             self.replace_pictures()
             for piece, error in self.refused(self.pieces):
@@ -440,7 +497,7 @@ class _Document:
                 )
                 piece.markup, piece.after = _output(piece.text), ""
         try:
-            return self.warned(self.typst(self.pieces))
+            return self.warned(self.typst(self.pieces, standards))
         except typst.TypstError as error:
             raise PrintError(f"Typst cannot set the notebook: {error}") from error
 
@@ -469,19 +526,35 @@ class _Document:
 
     @staticmethod
     def warned(pdf):
-        """The PDF, with a warning if no font had a character of it."""
+        """The PDF, with a warning that names a character which no font has."""
         if b"LastResort" in pdf:
+            character = _without_font(pdf)
+            named = f"{character} ({unicodedata.name(character[:1] or ' ', 'no name')})"
             warnings.warn(
-                "a character that no font has is printed as a box with the name of its "
-                "script; more fonts: pip install -e .[fonts]",
+                f"No font has {named if character else 'a character'}: a box with the name of "
+                "its script is printed. Fonts to install: pip install -e .[fonts], or Noto.",
                 stacklevel=4,
             )
         return pdf
 
+    @cached_property
+    def language(self):
+        """The language of the page, or the one whose letters are a tenth of the prose."""
+        prose = "".join(self.prose)
+        letters = sum(map(str.isalpha, prose)) if not prose.isascii() else 0
+        for language, script in SCRIPTS.items():
+            if letters and len(re.findall(script, prose)) > letters / 10:
+                return self.page.language or language
+        return self.page.language or "en"
+
     def run_pandoc(self):
         """Convert all jobs in one process, and put the results into their pieces."""
         pieces = [piece for piece in self.pieces if piece.job]
-        jobs = {"pieces": [p.job for p in pieces], "formulas": self.formulas.jobs()}
+        jobs = {
+            "pieces": [piece.job for piece in pieces],
+            "formulas": self.formulas.jobs(),
+            "levels": self.page.pdf_standard.startswith("ua"),
+        }
         try:
             run = subprocess.run(
                 [pypandoc.get_pandoc_path(), "lua", HERE / "pieces.lua"],
@@ -494,6 +567,8 @@ class _Document:
             raise PrintError(
                 f"pandoc did not read the notebook within {LONGEST_RUN} s."
             ) from error
+        except OSError as error:
+            raise PrintError(f"pandoc cannot be started: {error}") from error
         messages = run.stderr.decode(errors="replace").strip()
         if run.returncode:
             raise PrintError(f"pandoc cannot read the notebook: {messages}")
@@ -504,14 +579,15 @@ class _Document:
             markup = FORMULA.sub(lambda m: self.formulas.markup(int(m[1])), markup)
             piece.markup += markup + piece.after
 
-    def typst(self, pieces):
+    def typst(self, pieces, standards=()):
         """The PDF of some of the pieces."""
         page = self.page
         authors = "".join(f"{_quoted(author)}, " for author in page.authors)
         main = [
             '#import "style.typ": *',
             f"#show: document-page.with({_quoted(page.heading)}, {_quoted(page.name)},",
-            f"  title: {_quoted(page.title)}, authors: ({authors}))",
+            f"  title: {_quoted(page.title)}, authors: ({authors}),",
+            f"  language: {_quoted(self.language)})",
         ]
         main += [f"#keep[{p.markup}\n]" if p.keep else p.markup for p in pieces]
         text = "\n".join(main)
@@ -520,7 +596,16 @@ class _Document:
             "main.typ": text.encode(),
             **{name: self.files[name] for name in names},
         }
-        return typst.compile(files, root=HERE, font_paths=_fonts())
+        try:
+            return typst.compile(
+                files, root=HERE, font_paths=_fonts(), pdf_standards=list(standards)
+            )
+        except ValueError as error:
+            raise PrintError(f"Typst cannot set the notebook: {error}") from error
+        except BaseException as error:
+            if type(error).__name__ == "PanicException":  # of Rust, no Exception
+                raise typst.TypstError(f"it fails ({error})") from error
+            raise
 
 
 @cache
@@ -532,6 +617,26 @@ def _fonts():
         if spec:
             folders.append(Path(spec.submodule_search_locations[0]) / folder)
     return typst.Fonts(include_system_fonts=True, font_paths=folders)
+
+
+def _without_font(pdf):
+    """The first character that only the font of last resort has, or ""."""
+    font = re.search(rb"/BaseFont /\w+\+LastResort[^>]*/ToUnicode (\d+) 0 R", pdf)
+    start = pdf.find(b"\n%s 0 obj" % font[1]) if font else -1
+    codes = pdf[start:].partition(b"stream")[2].partition(b"endstream")[0]
+    with suppress(zlib.error):  # a short one is not compressed
+        codes = zlib.decompress(codes.strip(b"\r\n"))
+    letters = re.findall(rb"<\w+> <((?:\w{4})+)>", codes) if font else []
+    return bytes.fromhex(letters[-1].decode()).decode("utf-16-be") if letters else ""
+
+
+def _authors(metadata):
+    """The names of the authors in a notebook's metadata: [{"name": ...}] or ["..."]."""
+    authors = metadata.get("authors")
+    for author in authors if isinstance(authors, list) else [authors]:
+        name = _text(author.get("name") if isinstance(author, dict) else author)
+        if name.strip():
+            yield name
 
 
 def _dict(value):
@@ -667,15 +772,22 @@ def _without_notes_in_notes(markdown):
 
 
 def _is_deep(text):
-    """Whether a text nests brackets, quotations or HTML so deep that Typst could fail."""
-    depth = deepest = 0
+    """Why a text is too deep for Typst or has too many brackets for pandoc, or ""."""
+    tags = brackets = deepest = in_paragraph = most = 0
     for mark in NESTING.finditer(text):
-        if mark["quotation"]:
-            deepest = max(deepest, mark[0].count(">"))
-        elif mark["bracket"] or mark["tag"].lower() not in VOID_TAGS:
-            depth = max(0, depth + (-1 if mark[0] == "]" or mark["close"] else 1))
-            deepest = max(deepest, depth)
-    return deepest > DEEPEST
+        if mark["blank"] is not None:  # no link goes on in the next paragraph
+            brackets = in_paragraph = 0
+        elif mark["bracket"]:
+            brackets = max(0, brackets + (1 if mark[0] == "[" else -1))
+            in_paragraph += 1
+        elif mark["tag"] and NESTING_TAGS.fullmatch(mark["tag"]):
+            tags = max(0, tags + (-1 if mark["close"] else 1))
+        marks = len(re.findall(r">|[-*+]|\d+", mark["marks"] or ""))
+        deepest = max(deepest, tags, brackets, marks)
+        most = max(most, in_paragraph)
+    if deepest > DEEPEST:
+        return "it is nested too deep"
+    return "a paragraph has too many brackets" if most > MOST_BRACKETS else ""
 
 
 def _is_listing(markdown):
@@ -686,18 +798,23 @@ def _is_listing(markdown):
     return text.startswith("```") and text.endswith("```")
 
 
+def _without_scripts(page):
+    """HTML without what is no text: scripts and styles."""
+    first, *parts = re.split(r"(?i)<(?=/?(?:script|style)\b)", page)
+    return first + "".join(p.partition(">")[2] for p in parts if p.startswith("/"))
+
+
 def _is_readable(page):
     """Whether there is anything to read on a page of HTML: text, a picture or a link."""
-    first, *parts = re.split(r"(?i)<(?=/?(?:script|style)\b)", page)
-    text = first + "".join(p.partition(">")[2] for p in parts if p.startswith("/"))
-    shown = re.search(r"(?i)<(img|iframe|video|audio|embed|hr)\b", text)
+    text = _without_scripts(page)
+    shown = re.search(r"(?i)<(img|iframe|video|audio|embed|hr|svg)\b", text)
     return bool(shown or re.sub(r"<[^<>]*>", "", text).strip())
 
 
 def _decoded(encoded):
     """The bytes of a text in base64, or none if it is damaged."""
     try:
-        return base64.b64decode(encoded)
+        return base64.b64decode(unquote(encoded))
     except ValueError:
         return b""
 
@@ -710,7 +827,7 @@ def _raster_in_svg(encoded, metadata):
     Only these formats are tried: for others Pillow may start programs.
     """
     try:
-        content = base64.b64decode(encoded)
+        content = base64.b64decode(unquote(encoded))
         with Image.open(BytesIO(content), formats=FORMATS) as image:
             image.load()
             dots = float(image.info.get("dpi", (96, 96))[0] or 96)

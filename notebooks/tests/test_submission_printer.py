@@ -199,7 +199,7 @@ def test_every_script_has_its_glyphs_in_prose_code_and_output(text):
 
 
 def test_a_character_without_a_font_is_a_marked_box_and_a_warning():
-    with pytest.warns(UserWarning, match=r"box .*\.\[fonts\]"):
+    with pytest.warns(UserWarning, match=r"𓀀 \(EGYPTIAN.*\.\[fonts\]"):
         pdf = printed(markdown("hieroglyph 𓀀"))
     assert missing_glyphs(pdf) == 0
     assert [font for font in fonts(pdf) if "LastResort" in font]
@@ -227,6 +227,8 @@ def test_a_character_without_a_font_is_a_marked_box_and_a_warning():
         r"\left<x\middle| y\right> \lvert z\rvert \bigg(\frac12\bigg) \pmod{n} x'' f'^2",
         r"\sqrt[3]{x} \dfrac{a}{b} \tfrac12 \cfrac{1}{1+x} \mathbb{1} \mathscr{L} \mathfrak{g}",
         r"a \\ b",
+        "x\\ \\ ",
+        r"c \space \$ d",
     ],
 )
 def test_formulas_are_set(formula):
@@ -760,9 +762,11 @@ def test_details_are_printed_in_full_under_their_summary():
     assert "Codeoffx=1" in text and "<" not in text
 
 
-def test_pictures_have_the_alternative_text_of_the_output_or_the_cell():
+def test_pictures_have_the_alternative_text_of_the_output_the_cell_or_the_heading():
     png = {"image/png": figure()}
     pdf = printed(
+        markdown("# 1. A heading"),
+        code("plot()", shown(png)),
         code("plot()", shown(png, **{"image/png": {"alt": "Loss falls"}})),
         code("#| fig-alt: Accuracy rises\nplot()", shown(png)),
     )
@@ -775,7 +779,49 @@ def test_pictures_have_the_alternative_text_of_the_output_or_the_cell():
         elif isinstance(node, dict):
             alts += [node["/Alt"]] if "/Alt" in node else []
             nodes += [node["/K"]] if "/K" in node else []
-    assert sorted(alts) == ["Accuracy rises", "Loss falls"]
+    assert sorted(alts) == ["A heading", "Accuracy rises", "Loss falls"]
+
+
+@pytest.mark.parametrize(
+    "text, metadata, language",
+    [
+        ("words", {}, "en"),
+        ("循环神经网络 RNN", {}, "zh"),
+        ("ニューラルネット", {}, "ja"),
+        ("слова", {}, "ru"),
+        ("mots", {"lang": "fr"}, "fr"),
+        ("α words of English", {"lang": 3}, "en"),
+    ],
+)
+def test_the_metadata_name_language_title_and_authors(text, metadata, language):
+    metadata = metadata | {"title": "A title", "authors": [{"name": "Ada"}, "Grace", 3]}
+    cells = [markdown(f"# One\n{text}\n## Two"), markdown("# Three")]
+    document = nbformat.v4.new_notebook(cells=cells, metadata=metadata)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pdf, _ = submission.TypstPDFExporter().from_notebook_node(document)
+    reader = pypdf.PdfReader(io.BytesIO(pdf))
+    assert reader.trailer["/Root"]["/Lang"] == language
+    assert reader.metadata.title == "A title" and "Grace" in reader.metadata.author
+    first, inside, last = reader.outline
+    assert [first.title, inside[0].title, last.title] == ["One", "Two", "Three"]
+    assert "A title" in reader.pages[0].extract_text()
+
+
+def test_an_accessible_pdf_can_be_asked_for():
+    png = {"image/png": figure()}
+    cells = [
+        markdown("### Deep first\n$x^2$ ![](attachment:a)\n# Top\n#### Deep", a=png),
+        code("plot()", shown(png), shown({"text/html": "<table><tr><td>1"})),
+    ]
+    exporter = submission.TypstPDFExporter(pdf_standard="ua-1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pdf, _ = exporter.from_notebook_node(notebook(*cells))
+    assert b"pdfuaid" in pdf
+    exporter.pdf_standard = "none-such"
+    with pytest.raises(submission.PrintError, match="none-such"):
+        exporter.from_notebook_node(notebook(*cells))
 
 
 def test_a_table_or_a_rule_at_the_end_of_a_cell():
@@ -988,7 +1034,7 @@ def test_an_output_within_the_limit_is_printed_whole():
 def test_a_long_table_is_cut_and_says_so():
     rows = "".join(f"<tr><td>{n}</td></tr>" for n in range(3000))
     text = text_of(code("x", shown({"text/html": f"<table>{rows}</table>"})))
-    assert "2400rowsareleftoutabove" in text
+    assert "2400rowsareleftouthere" in text
 
 
 DEEP = {
@@ -1034,7 +1080,7 @@ def test_texts_are_read_in_time_in_proportion_to_their_length(text):
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert seconds(80_000) < 8 * seconds(20_000) + 0.2
+        assert seconds(80_000) < 12 * seconds(20_000) + 0.5
 
 
 # ------------------------------------------------------------------------ page breaks
