@@ -38,7 +38,7 @@ class CrossEntropyLoss:
         return L
 
     def backward(self):
-        """dL/dO (N, q): (P - Y) / N when the rows of Y sum to 1 (else s_n P - Y)."""
+        """dL/dO (N, q): (s P - Y) / N for the row sums s of Y, 1 as a rule."""
         N = len(self.O)
         P = np.exp(log_softmax(self.O))
         dLdO = (P * self.Y.sum(axis=1, keepdims=True) - self.Y) / N
