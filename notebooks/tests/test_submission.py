@@ -721,7 +721,7 @@ def test_the_handed_in_notebook_of_ece1508_runs_alone(
         + """
 for model in (myRNN(), myGatedRNN(), myLSTM()):
     history = train(model, nn.CrossEntropyLoss(), 1)
-    assert history["val_accuracy"][-1] > 0.3
+    assert history["val_accuracy"][-1] > 0.2  # guessing: 0.1; 18 runs: 0.26 to 0.45
 assert helpers is None
 """,
         encoding="utf-8",
