@@ -11,9 +11,11 @@
 -- of them on as code) are dropped, and a picture is drawn only when it came with the notebook.
 
 local MAX_COLUMNS = 24 -- a wider table is cut into bands that repeat its first column
+local WIDTH = 482 -- points; a table whose words do not fit in 7 points is cut, too
+local UNBROKEN = 24 -- letters of a word in a table
 local SHORT_TABLE = 15 -- rows of a table that is not to be broken between pages
 local MAX_WORD = 40 -- a longer word may be broken anywhere, so that it stays on the page
-local MAX_BANDS = 10 -- of a table in an output
+local MOST_COLUMNS = 231 -- of a table in an output
 local SLOW_WORD = 200 -- bytes; pandoc's writer takes long for longer ones
 local MAX_DEPTH = 4 -- of tables in tables; deeper ones are printed as text
 local LINE = 90 -- characters on a line of a table
@@ -93,7 +95,7 @@ end
 -- Jupyter's names of headings keep capitals and pandoc's do not.
 local function key(identifier)
   local words = identifier:gsub('^#', ''):gsub('%%20', '-'):lower()
-  return (words:gsub('[%s%p]+', '-'))
+  return (words:gsub('[%s%p]+', '-'):gsub('^%-', ''):gsub('%-$', ''))
 end
 
 local function anchor(element)
@@ -141,7 +143,7 @@ local function image(element)
   if file then
     local width = width_of(element)
     return raw(
-      '#picture(' .. quoted(file) .. ', alt: ' .. quoted(alt)
+      (element.attributes.inline and '#inline-' or '#') .. 'picture(' .. quoted(file) .. ', alt: ' .. quoted(alt)
         .. (width and ', width: ' .. width or '') .. ')'
     )
   end
@@ -183,6 +185,14 @@ local function in_table(blocks, longest)
   return blocks
 end
 
+local function longest_word(cell)
+  local longest = 0
+  for word in pandoc.utils.stringify(cell or {}):gmatch('%S+') do
+    longest = math.max(longest, utf8.len(word) or #word)
+  end
+  return longest
+end
+
 -- A table as one or more, none of them too wide; a short one stays on one page.
 local function bands(simple, depth)
   local tables = pandoc.Blocks {}
@@ -190,7 +200,7 @@ local function bands(simple, depth)
   local count, columns = #all, math.max(2, #simple.aligns)
   if longest_output then
     count = math.min(count, longest_output)
-    columns = math.min(columns, MAX_BANDS * (MAX_COLUMNS - 1) + 1)
+    columns = math.min(columns, MOST_COLUMNS)
   end
   local left_out = {}
   if count < #all then
@@ -199,13 +209,28 @@ local function bands(simple, depth)
   if columns < #simple.aligns then
     left_out[#left_out + 1] = (#simple.aligns - columns) .. ' columns'
   end
-  for first = 2, columns, MAX_COLUMNS - 1 do
+  local needed = {}
+  for column = 1, columns do
+    local longest = longest_word(simple.headers[column])
+    for index = 1, count do
+      longest = math.max(longest, longest_word(all[index][column]))
+    end
+    needed[column] = 8 + 3.7 * math.min(longest, UNBROKEN)
+  end
+  local first = 2
+  repeat
+    local last, width = first, needed[1] + needed[first]
+    while last < columns and last - first < MAX_COLUMNS - 2
+      and width + needed[last + 1] <= WIDTH do
+      last = last + 1
+      width = width + needed[last]
+    end
     local function cut(row)
       if #row == 0 then
         return {}
       end
       local cells = { row[1] }
-      for column = first, math.min(#row, columns, first + MAX_COLUMNS - 2) do
+      for column = first, math.min(#row, last) do
         cells[#cells + 1] = row[column]
       end
       return cells
@@ -214,7 +239,7 @@ local function bands(simple, depth)
     local function narrow(row)
       local cells = cut(row)
       for index, cell in ipairs(cells) do
-        cells[index] = in_table(cell, LINE // #aligns)
+        cells[index] = in_table(cell, math.max(LINE // #aligns, UNBROKEN))
       end
       return cells
     end
@@ -234,7 +259,8 @@ local function bands(simple, depth)
     tables:insert(pandoc.RawBlock('typst', short and '#whole[' or '#['))
     tables:insert(made)
     tables:insert(pandoc.RawBlock('typst', ']'))
-  end
+    first = last + 1
+  until first > columns
   if #left_out > 0 then
     local words = '[' .. table.concat(left_out, ' and ') .. ' are left out here]'
     tables:insert(pandoc.Para { pandoc.Str(words) })
@@ -297,7 +323,11 @@ local clean = {
   RawInline = drop,
   Div = division,
   Span = function(span)
-    if span.classes:includes('printed-note') then
+    local fill, ink = span.attributes.fill, span.attributes.ink
+    if fill or ink then
+      local colours = quoted(fill or '') .. ', ' .. quoted(ink or '')
+      return enclosed('#tinted(' .. colours .. ')[', span.content, '];')
+    elseif span.classes:includes('printed-note') then
       return pandoc.Note { pandoc.Plain(span.content) }
     end
     local mark = anchor(span)
@@ -351,7 +381,23 @@ local clean = {
   end,
 }
 
+-- `<p align="center">` as a division, whose attributes pandoc keeps
+local function centred(text)
+  local parts, position = {}, 1
+  while true do
+    local from, to = text:find('<p%s[^<>]-align=["\']?center[^<>]*>', position)
+    local close = from and text:find('</p>', to, true)
+    if not close then
+      return table.concat(parts) .. text:sub(position)
+    end
+    parts[#parts + 1] = text:sub(position, from - 1)
+    parts[#parts + 1] = '<div align="center"><p>' .. text:sub(to + 1, close + 3) .. '</div>'
+    position = close + 4
+  end
+end
+
 local function from_html(text)
+  text = centred(text)
   for pattern, replacement in pairs(MEANING) do
     text = text:gsub(pattern, replacement)
   end
@@ -386,11 +432,27 @@ local function from_markdown(text)
   return from_html(pandoc.write(pandoc.Pandoc(blocks), 'html-task_lists', OPTIONS))
 end
 
+-- Pictures among words are part of the line.
+local function with_inline_pictures(paragraph)
+  local words, pictures = false, false
+  for _, inline in ipairs(paragraph.content) do
+    words = words or inline.t == 'Str'
+    pictures = pictures or inline.t == 'Image'
+  end
+  if words and pictures then
+    return paragraph:walk { Image = function(element)
+      element.attributes.inline = 'true'
+      return element
+    end }
+  end
+end
+
 -- All pieces are read before the first is written: a link may go to any of them.
 local documents, targets = {}, {}
 for index, piece in ipairs(input.pieces) do
   local is_html = piece.format == 'html'
-  documents[index] = is_html and from_html(piece.text) or from_markdown(piece.text)
+  local blocks = is_html and from_html(piece.text) or from_markdown(piece.text)
+  documents[index] = blocks:walk { Para = with_inline_pictures, Plain = with_inline_pictures }
   documents[index]:walk { Link = function(element)
     if element.target:match('^#') then
       targets[key(element.target)] = true

@@ -98,6 +98,11 @@ NESTING_TAGS = re.compile(  # those that people close
     re.IGNORECASE,
 )
 LONGEST_HTML = 500_000  # characters of a text; pandoc takes some seconds and 400 MB
+STYLER_RULE = re.compile(r"(#T_[\w#,\s]{,100000})\{([^{}]*)\}")
+STYLER_COLOUR = re.compile(
+    r"(?m)(?:^|(?<=[;\s]))(background-color|color):\s*(#[0-9a-fA-F]{6})\b"
+)
+STYLER_CELL = re.compile(r'(<td\b[^<>]*\bid="(\w+)"[^<>]*>)([^<>]*)</td>')
 LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z]{2,8})*")
 SCRIPTS = {  # language: its letters
     "ja": "[\u3040-\u30ff]",
@@ -383,7 +388,7 @@ class _Document:
         if kind == "markdown":
             source = _cut(source, longest)
         else:
-            source = _without_scripts(source)
+            source = _without_scripts(_with_colours(source))
             if len(source) > LONGEST_HTML:
                 end = source.rfind("<", 0, LONGEST_HTML)
                 left_out = (len(source) - end) // 1000
@@ -796,6 +801,24 @@ def _is_listing(markdown):
     if text.startswith("<details>"):
         text = text.partition("</summary>")[2].removesuffix("</details>").strip()
     return text.startswith("```") and text.endswith("```")
+
+
+def _with_colours(page):
+    """HTML of pandas' Styler with the colours of its style sheet in the cells."""
+    colours = {}
+    for names, rules in STYLER_RULE.findall(page):
+        found = dict(STYLER_COLOUR.findall(rules))
+        ground, ink = found.get("background-color"), found.get("color")
+        marks = f' fill="{ground}"' if ground else ""
+        marks += f' ink="{ink}"' if ink else ""
+        for name in re.findall(r"#(\w+)", names) if marks else ():
+            colours[name] = colours.get(name, "") + marks
+
+    def coloured(match):
+        marks = colours.get(match[2])
+        return f"{match[1]}<span{marks}>{match[3]}</span></td>" if marks else match[0]
+
+    return STYLER_CELL.sub(coloured, page) if colours else page
 
 
 def _without_scripts(page):

@@ -428,8 +428,8 @@ def targets_of(pdf):
 
 
 def test_links_go_to_headings_and_anchors_of_any_cell():
-    links = "[a](#The-Heading) [b](#anchor) [c](#the-heading) [d](#none)"
-    target = "# The Heading\n\n<a id='anchor'></a>\n\ntext"
+    links = "[a](#The-Heading-(old)) [b](#anchor) [c](#the-heading-old) [d](#none)"
+    target = "# The Heading (old)\n\n<a id='anchor'></a>\n\ntext"
     pdf = submission.to_pdf(
         [notebook(markdown(links)), notebook(markdown(target))], PAGE
     )
@@ -570,6 +570,35 @@ def test_a_plotly_figure_without_a_picture_is_named():
             code("x", shown({"application/vnd.plotly.v1+json": data, **more}))
         )
         assert "Lossbyepoch" in text and "interactivefigure" in text
+
+
+def test_the_colours_of_a_table_are_those_of_its_style():
+    style = "#T_a_row0_col0, #T_a_row1_col0 {\n  background-color: #ffff00;\n  color: #0102fa;\n}"
+    cells = "".join(
+        f'<td id="T_a_row{n}_col0" class="data">cell{n}</td>' for n in (0, 2)
+    )
+    html = f"<style type='text/css'>{style}</style><table><tr>{cells}</tr></table>"
+    pdf = printed(code("df", shown({"text/html": html})))
+    assert colour_of(pdf, "cell0") == (1, 2, 250)
+    assert colour_of(pdf, "cell2") == (0, 0, 0)
+
+
+def test_a_drawing_in_html_is_drawn():
+    svg = '<svg width="90" height="90"><rect width="90" height="90" fill="#0102fa"/></svg>'
+    pdf = printed(
+        code("x", shown({**OBJECT, "text/html": f"<div>{svg}</div><p>below"}))
+    )
+    picture = pypdfium2.PdfDocument(pdf)[0].render(scale=0.5).to_pil().convert("RGB")
+    assert (1, 2, 250) in picture.getdata() and "below" in pages(pdf)[0]
+
+
+def test_a_small_picture_among_words_is_in_the_line():
+    uri = f"data:image/png;base64,{figure(0.3, 0.2)}"
+    pdf = printed(markdown(f'before <img width="20" src="{uri}"> after'))
+    text = pypdfium2.PdfDocument(pdf)[0].get_textpage()
+    letters = text.get_text_range()
+    first, last = (text.get_charbox(letters.index(w)) for w in ("before", "after"))
+    assert first[1] == pytest.approx(last[1], abs=1)
 
 
 def test_outputs_look_different_from_code():
