@@ -8,8 +8,8 @@
     h_t = o_t ⊙ tanh(c_t)                      hidden state, the output          (6)
 
 (Hochreiter & Schmidhuber 1997; forget gate of Gers et al. 2000.) `LSTMCell` is one step,
-`LSTM` a whole sequence. Their forward calls and state_dicts are those of torch.nn.LSTMCell
-and torch.nn.LSTM (one layer, one direction), both with bias=False.
+`LSTM` a whole sequence. Their forward calls with tensors and their state_dicts are those of
+torch.nn.LSTMCell and torch.nn.LSTM (one layer, one direction), both with bias=False.
 """
 
 import math

@@ -2,7 +2,7 @@
 
     y = x Wᵀ                                                                     (1)
 
-Its calls and its state_dict are those of torch.nn.Linear with bias=False.
+Its forward call and its state_dict are those of torch.nn.Linear with bias=False.
 """
 
 import math

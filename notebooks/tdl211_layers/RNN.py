@@ -2,8 +2,9 @@
 
     h_t = f(x_t W_ihᵀ + h_{t-1} W_hhᵀ)                                           (1)
 
-`RNNCell` is one step, `RNN` a whole sequence. Their forward calls and state_dicts are those
-of torch.nn.RNNCell and torch.nn.RNN (one layer, one direction), both with bias=False.
+`RNNCell` is one step, `RNN` a whole sequence. Their forward calls with tensors and their
+state_dicts are those of torch.nn.RNNCell and torch.nn.RNN (one layer, one direction), both
+with bias=False.
 """
 
 import math
