@@ -28,6 +28,15 @@ local MEANING = { -- of what pandoc's reader does not know
   ['<summary[^<>]*>'] = '<p><b>', ['</summary>'] = '</b></p>',
   ['<center[^<>]*>'] = '<div align="center">', ['</center>'] = '</div>',
 }
+local function set(names)
+  local found = {}
+  for name in names:gmatch('%S+') do
+    found[name] = true
+  end
+  return found
+end
+local PARTS = set 'table thead tbody tfoot tr td th' -- of a table
+local INLINE = set 'tt b i u s em strong code font span sub sup small big center'
 local ELSEWHERE = { 'iframe', 'video', 'audio', 'source', 'embed' } -- with an address
 local ALERTS = { -- classes of GitHub's alerts and of Jupyter's
   note = 'info', tip = 'success', important = 'info', warning = 'warning',
@@ -217,14 +226,26 @@ local function bands(simple, depth)
     end
     needed[column] = 8 + 3.7 * math.min(longest, UNBROKEN)
   end
-  local first = 2
-  repeat
-    local last, width = first, needed[1] + needed[first]
+  local function last_of(first, limit)
+    local last, width = first, needed[1] + (needed[first] or 0)
     while last < columns and last - first < MAX_COLUMNS - 2
-      and width + needed[last + 1] <= WIDTH do
+      and width + needed[last + 1] <= limit do
       last = last + 1
       width = width + needed[last]
     end
+    return last
+  end
+  local first, number, sum, widest = 2, 0, 0, 0
+  repeat -- how many there are, so that all are about as wide
+    first, number = last_of(first, WIDTH) + 1, number + 1
+  until first > columns
+  for column = 2, columns do
+    sum, widest = sum + needed[column], math.max(widest, needed[column])
+  end
+  local limit = math.min(WIDTH, needed[1] + sum / number + widest)
+  first = 2
+  repeat
+    local last = last_of(first, limit)
     local function cut(row)
       if #row == 0 then
         return {}
@@ -396,8 +417,58 @@ local function centred(text)
   end
 end
 
+-- The HTML with every row, cell and tag in a cell closed: pandoc would give the table up.
+local function with_closed_cells(text)
+  local parts, position = {}, 1
+  local tables, state = {}, { inline = {} } -- cell: its name, row: whether one is open
+  local function close(from, row)
+    local closing = ''
+    for index = #state.inline, 1, -1 do
+      closing = closing .. '</' .. state.inline[index] .. '>'
+    end
+    state.inline = {}
+    if state.cell then
+      closing, state.cell = closing .. '</' .. state.cell .. '>', nil
+    end
+    if row and state.row then
+      closing, state.row = closing .. '</tr>', nil
+    end
+    parts[#parts + 1] = text:sub(position, from - 1) .. closing
+    position = from
+  end
+  for from, slash, name in text:gmatch('()<(/?)(%a+)[^<>]*>') do
+    name = name:lower()
+    local opens, inline = slash == '', state.inline
+    if name == 'table' and opens then
+      tables[#tables + 1], state = state, { inline = {} }
+    elseif name == 'td' or name == 'th' then
+      if not opens and state.cell == name then
+        state.cell = nil -- closed by itself
+      end
+      close(from)
+      state.cell = opens and name or nil
+    elseif name == 'tr' then
+      if not opens then
+        state.row = nil
+      end
+      close(from, true)
+      state.row = opens
+    elseif PARTS[name] then
+      close(from, true)
+      if name == 'table' and #tables > 0 then
+        state = table.remove(tables)
+      end
+    elseif state.cell and opens and INLINE[name] then
+      inline[#inline + 1] = name
+    elseif inline[#inline] == name then
+      inline[#inline] = nil
+    end
+  end
+  return table.concat(parts) .. text:sub(position)
+end
+
 local function from_html(text)
-  text = centred(text)
+  text = with_closed_cells(centred(text))
   for pattern, replacement in pairs(MEANING) do
     text = text:gsub(pattern, replacement)
   end

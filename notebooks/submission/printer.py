@@ -80,6 +80,7 @@ PYTHON_OBJECT = re.compile(
 WARNING = re.compile(
     r"^\S.*:\d+: \w*Warning\b"
 )  # its message, a line of code with 2 blanks
+HTML_OBJECT = re.compile(r"<IPython\.core\.display\.\w+( object)?>")
 REPORT = re.compile(r"[=-]{10,}|[.FEsxu]+$|Ran \d+|[A-Z]+:|\d{4}-\d\d-\d\d")
 DATA_URI = re.compile(
     r"data:(image/[a-z+]+);base64,([\w+/=%\s]+?)(?=[)\"'>\s])", re.ASCII
@@ -103,6 +104,7 @@ STYLER_COLOUR = re.compile(
     r"(?m)(?:^|(?<=[;\s]))(background-color|color):\s*(#[0-9a-fA-F]{6})\b"
 )
 STYLER_CELL = re.compile(r'(<td\b[^<>]*\bid="(\w+)"[^<>]*>)([^<>]*)</td>')
+UNSPACED = re.compile(r"""(=\s*(?:"[^"<>]*"|'[^'<>]*'))(?=[A-Za-z])""")
 LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z]{2,8})*")
 SCRIPTS = {  # language: its letters
     "ja": "[\u3040-\u30ff]",
@@ -359,6 +361,9 @@ class _Document:
             title = title if isinstance(title, str) else _dict(title).get("text")
             words = "(an interactive figure, of which the notebook has no picture)"
             return self.lines(f"{_text(title)}\n{words}".strip())
+        if page and HTML_OBJECT.fullmatch(_text(plain).strip()):
+            words = "(an interactive output, of which the notebook has no picture)"
+            return self.lines(words) if "<script" in page.lower() else None
         if plain is not None:
             return self.lines(plain, bars=True)
         if "application/json" in data:
@@ -438,7 +443,8 @@ class _Document:
             if end < 0:
                 break
             name = f"attachment:data-{len(self.files)}"
-            svg = source[match.start() : end + 6]
+            # HTML needs no blank between attributes
+            svg = UNSPACED.sub(r"\1 ", source[match.start() : end + 6])
             if "xmlns=" not in match[0]:
                 svg = svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
             images[name] = self.picture({"image/svg+xml": svg})
@@ -822,8 +828,8 @@ def _with_colours(page):
 
 
 def _without_scripts(page):
-    """HTML without what is no text: scripts and styles."""
-    first, *parts = re.split(r"(?i)<(?=/?(?:script|style)\b)", page)
+    """HTML without what is no text on paper: scripts, styles and buttons."""
+    first, *parts = re.split(r"(?i)<(?=/?(?:script|style|button)\b)", page)
     return first + "".join(p.partition(">")[2] for p in parts if p.startswith("/"))
 
 

@@ -402,6 +402,15 @@ def test_alerts_are_boxes(source, title):
     assert picture.getpixel((int(box[0]) - 3, int(A4[1] - box[1]))) != (255, 255, 255)
 
 
+def test_a_table_whose_cells_leave_tags_open_is_a_table():
+    head, row = "<tr><th>a<br>b<th><tt>c", "<tr><td>$x$<td><tt>d<b>e<td>f"
+    pdf = printed(markdown(f"Here\n\n<table>\n{head}\n{row}\n</table>"))
+    page = pypdfium2.PdfDocument(pdf)[0].get_textpage()
+    letters = page.get_text_range()
+    first, last = (page.get_charbox(letters.rindex(letter)) for letter in "df")
+    assert first[1] == pytest.approx(last[1], abs=3) and first[0] < last[0]
+
+
 def test_footnotes_and_task_lists():
     note = "text[^n] and <b>bold</b>\n\n[^n]: the *note*\n\n- [x] done\n- [ ] open"
     for source in (note, note.replace("<b>bold</b>", "plain")):
@@ -555,6 +564,14 @@ def test_html_outputs_print_their_text():
     assert pages_with_pictures(pdf) == {0} and targets_of(pdf) == [address]
 
 
+def test_html_that_shows_nothing_prints_nothing():
+    style = {**OBJECT, "text/html": "<style>a{}</style><button>press</button>"}
+    script = {**OBJECT, "text/html": "<script>plot()</script>"}
+    text = text_of(code("x", shown(style)), code("y", shown(script)))
+    assert "object" not in text and "press" not in text
+    assert text.count("interactiveoutput") == 1
+
+
 def test_pictures_in_a_table_of_an_output_are_drawn():
     cell = f'<td><img src="data:image/png;base64,{figure()}"></td>'
     html = f"<table><tr><td>a</td>{cell}</tr></table>"
@@ -584,7 +601,9 @@ def test_the_colours_of_a_table_are_those_of_its_style():
 
 
 def test_a_drawing_in_html_is_drawn():
-    svg = '<svg width="90" height="90"><rect width="90" height="90" fill="#0102fa"/></svg>'
+    svg = (
+        '<svg width="90"height="90"><rect width="90" height="90" fill="#0102fa"/></svg>'
+    )
     pdf = printed(
         code("x", shown({**OBJECT, "text/html": f"<div>{svg}</div><p>below"}))
     )
