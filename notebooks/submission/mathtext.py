@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
+from submission.outputs import quoted
+
 LONGEST = 20_000  # characters of a formula: people's have some hundred
 DEEPEST = 40  # nested groups in a formula: TeX of people has a dozen
 DEEPEST_SCRIPTS = 10  # pandoc's time doubles with each script of a script
@@ -246,7 +248,7 @@ class Formulas:
             if taken.reference:
                 tag, label = self.labels.get(taken.reference, ("", ""))
                 tag = f"({tag})" if "\\eq" in taken.source else tag
-                shown = f"jump({_quoted(label)}, {_quoted(tag)})"
+                shown = f"jump({quoted(label)}, {quoted(tag)})"
                 taken.markup = shown if label else plain_markup(taken)
                 continue
             if not taken.tex:  # only definitions, or no formula
@@ -264,12 +266,12 @@ class Formulas:
                 refused.append(taken.source)
                 taken.markup = plain_markup(taken)
                 continue
-            alt = _quoted(" ".join(taken.tex.split())[:400])
+            alt = quoted(" ".join(taken.tex.split())[:400])
             markup = f"formula({alt}, {display}, $ {body} $)"
             if taken.tag and taken.display:
-                markup = f"tagged({_quoted(taken.tag)}, {markup})"
+                markup = f"tagged({quoted(taken.tag)}, {markup})"
             elif taken.tag:
-                markup = f"[#{markup} (#{_quoted(taken.tag)})]"
+                markup = f"[#{markup} (#{quoted(taken.tag)})]"
             taken.markup = f"[#{markup} <{taken.label}>]" if taken.label else markup
         return refused
 
@@ -280,7 +282,7 @@ class Formulas:
 
 def plain_markup(taken):
     """Typst that shows the source of a formula."""
-    return f"raw({_quoted(taken.source)})"
+    return f"raw({quoted(taken.source)})"
 
 
 # -------------------------------------------------------------------------- the scanner
@@ -385,11 +387,6 @@ def _too_deep(tex):
 
 
 # ---------------------------------------------------------------------- MathML for Typst
-def _quoted(text):
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'
-
-
 def _escaped(text):
     return re.sub(r"([^\w\s]|_)", r"\\\1", text, flags=re.ASCII)
 
@@ -412,7 +409,7 @@ def _row(nodes):
         while last < len(nodes) and _is_upright_letter(nodes[last]):
             last += 1
         if last - index > 1:  # a word
-            part = _quoted("".join(node.text for node in nodes[index:last]))
+            part = quoted("".join(node.text for node in nodes[index:last]))
             index = last
         else:
             part = _typst(nodes[index])
@@ -429,7 +426,7 @@ def _typst(node):
     if tag in ("mi", "mn", "mo"):
         return _symbol(node, tag, text)
     if tag in ("mtext", "ms"):
-        return _quoted(text.replace("\u00a0", " "))
+        return quoted(text.replace("\u00a0", " "))
     if tag == "mspace":
         return f" #h({float(node.get('width', '0em').rstrip('em') or 0)}em) "
     if tag == "mfrac":
@@ -466,10 +463,10 @@ def _symbol(node, tag, text):
         return _escaped(text)
     if len(text) > 1 and text.isascii() and text[:1].isalpha():
         if tag == "mo":
-            return f'class("binary", {_quoted(text)})'
-        return f"op({_quoted(text)})"
+            return f'class("binary", {quoted(text)})'
+        return f"op({quoted(text)})"
     if len(text) > 1 and any(c.isspace() for c in text):
-        return f"op({_quoted(text)})"
+        return f"op({quoted(text)})"
     shown = text if text.isalnum() else _escaped(text)
     if tag == "mi" and node.get("mathvariant") == "normal" and text.isalpha():
         return f"upright({shown})"
