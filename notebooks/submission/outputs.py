@@ -240,7 +240,8 @@ def raster_in_svg(encoded, metadata):
         if isinstance(metadata.get("width"), int | float) and metadata["width"] > 0:
             scale = min(metadata["width"], 10_000) * 0.75 / width
     except DAMAGE as error:
-        warnings.warn(f"a picture cannot be drawn: {error}", stacklevel=2)
+        reason = re.sub(r" <_io.*", "", str(error))  # the same words for each
+        warnings.warn(f"a picture cannot be drawn: {reason}", stacklevel=2)
         return UNDRAWN
     size = f'width="{width * scale:.2f}pt" height="{height * scale:.2f}pt"'
     data = base64.b64encode(content).decode()
