@@ -253,7 +253,7 @@ class Trainer:
         """
         until = self.total_steps if until is None else until
         bar = {"desc": "GAN, steps", "initial": self.step_count, "total": until}
-        with helpers.threads(1):
+        with programs.threads(1):
             for count in helpers.progress(range(self.step_count + 1, until + 1), **bar):
                 self.step()
                 if after_step is not None:

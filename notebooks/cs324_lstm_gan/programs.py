@@ -1,4 +1,4 @@
-"""What the programs share: settings that check themselves, flags, paths, checkpoints.
+"""What the programs share: checked settings, flags, threads, paths, checkpoints.
 
 @dataclass(frozen=True)
 class Config(Settings):
@@ -18,6 +18,7 @@ import hashlib
 import io
 import math
 import os
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def settings_from(parser, settings, arguments):
         parser.error(str(error))
 
 
-# ------------------------------------------------------------------- device and memory
+# ---------------------------------------------------------- device, threads and memory
 def usable_device(name):
     """The torch.device of that name; raises ValueError when nothing can be computed there."""
     try:
@@ -106,6 +107,17 @@ def usable_device(name):
             f"({reason})"
         ) from None
     return torch.device(name)
+
+
+@contextmanager
+def threads(count):
+    """Run the block with `count` threads in PyTorch's CPU operators."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def check_memory(needed, device):

@@ -27,13 +27,14 @@ from programs import (
     output_file,
     save_checkpoint,
     setting,
+    threads,
     usable_device,
     write_file,
 )
 from torch import nn
 from vanilla_rnn import VanillaRNN
 
-from helpers import progress, seed_everything, threads
+from helpers import progress, seed_everything
 
 VALIDATION_SIZE, TEST_SIZE, EVALUATION_BATCH = 1000, 10_000, 1000
 

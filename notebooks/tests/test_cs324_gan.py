@@ -193,7 +193,7 @@ def test_generator_learns_the_only_image_there_is():
 def test_result_does_not_depend_on_the_threads():
     runs = []
     for count in (1, 2, 4):
-        with helpers.threads(count):
+        with programs.threads(count):
             trainer = tiny_trainer(batch_size=50, n_epochs=3)
             trainer.train()
             runs.append(trainer.history["loss_d"])

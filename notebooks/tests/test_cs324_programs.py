@@ -78,6 +78,15 @@ def test_sizes_that_memory_cannot_hold_are_refused():
             programs.check_memory(2**50, "cpu")
 
 
+# ----------------------------------------------------------------------------- threads
+def test_threads_are_restored_after_an_error():
+    before = torch.get_num_threads()
+    with pytest.raises(KeyError), programs.threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+        raise KeyError
+    assert torch.get_num_threads() == before
+
+
 # ------------------------------------------------------------------------------- paths
 def test_an_output_file_may_be_new_old_or_linked(tmp_path):
     assert programs.output_file(str(tmp_path / "new")) == (tmp_path / "new").resolve()
