@@ -3,28 +3,25 @@
 Images are float32 in [0, 1] of shape (N, 28, 28), labels int64 of shape (N,).
 """
 
-import importlib
 import inspect
 import io
+import math
 import os
 import random
 import shutil
-import socket
 import statistics
 import struct
-import sys
 import tempfile
-import threading
 import time
-import urllib.request
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pooch
 import torch
-from cycler import cycler
 from IPython import get_ipython
 from IPython.display import Markdown, display
 from torch.utils import data as torch_data
@@ -43,34 +40,21 @@ IDX_FILES = {  # and the rank of each
 
 # One style per model, in every notebook. The colours keep a contrast of 3:1 on white and
 # can be told apart by colour-blind readers; dashes and markers differ too.
-_STYLES = [
-    ("RNN", "#0072B2", "-", "o"),
-    ("GRU", "#00805A", "--", "s"),
-    ("LSTM", "#C84E00", "-.", "^"),
-    ("MLP", "#666666", ":", "D"),
-    ("wide RNN", "#332288", (0, (5, 1, 1, 1, 1, 1)), "v"),
-    ("PyTorch", "#AA3377", (0, (1, 1)), "x"),
-]
-STYLE = {m: {"color": c, "linestyle": s, "marker": k} for m, c, s, k in _STYLES}
-plt.rcParams.update(
-    {
-        "axes.prop_cycle": cycler(
-            color=[style["color"] for style in STYLE.values()],
-            linestyle=[style["linestyle"] for style in STYLE.values()],
-        ),
-        "figure.figsize": (4.5, 2.8),
-        "figure.dpi": 96,
-        "figure.constrained_layout.use": True,
-        "font.size": 9,
-        "axes.grid": True,
-        "grid.alpha": 0.3,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "legend.frameon": False,
-        "lines.markersize": 4,
-        "image.cmap": "gray_r",
-    }
+_MODELS = ("RNN", "GRU", "LSTM", "MLP", "wide RNN", "PyTorch")
+_LINES = plt.cycler(
+    color=["#0072B2", "#00805A", "#C84E00", "#666666", "#332288", "#AA3377"],
+    linestyle=["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1))],
 )
+STYLE = dict(zip(_MODELS, _LINES + plt.cycler(marker=["o", "s", "^", "D", "v", "x"])))
+plt.rc("axes", prop_cycle=_LINES, grid=True)
+plt.rc("axes.spines", top=False, right=False)
+plt.rc("figure", figsize=(4.5, 2.8), dpi=96)
+plt.rc("figure.constrained_layout", use=True)
+plt.rc("font", size=9)
+plt.rc("grid", alpha=0.3)
+plt.rc("image", cmap="gray_r")
+plt.rc("legend", frameon=False)
+plt.rc("lines", markersize=4)
 if get_ipython():  # twice as many dots, shown and printed at the figure's own size
     get_ipython().run_line_magic("config", "InlineBackend.figure_format = 'retina'")
 
@@ -95,8 +79,7 @@ class ImageData:
 def load_mnist(root=None):
     """MNIST (LeCun et al. 1998) as an `ImageData`; `data_folder` says from where.
 
-    Raises FileNotFoundError when a named folder lacks the set, ValueError for a damaged
-    file.
+    Raises FileNotFoundError when a named folder lacks it, ValueError for a broken file.
     """
     return _load("MNIST", root)
 
@@ -109,16 +92,14 @@ def load_fashion_mnist(root=None):
 def _load(name, root):
     raw = data_folder(name, root) / name / "raw"
     arrays = [_read_idx(raw / file, rank) for file, rank in IDX_FILES.items()]
+    tensors = []
     for images, labels in (arrays[:2], arrays[2:]):
         if len(images) != len(labels) or labels.max() > 9:
             raise ValueError(
                 f"{raw} holds {len(images):,} images and {len(labels):,} labels up to "
                 f"{labels.max()}: expected as many labels as images, each from 0 to 9."
             )
-    tensors = [
-        torch.tensor(array).long() if array.ndim == 1 else torch.tensor(array) / 255
-        for array in arrays
-    ]
+        tensors += [torch.tensor(images) / 255, torch.tensor(labels).long()]
     return ImageData(name, *tensors, len(arrays[0]) < FULL_TRAINING_SET)
 
 
@@ -127,15 +108,12 @@ def _read_idx(path, rank):
     content = path.read_bytes() if path.is_file() else b""
     start = 4 + 4 * rank
     magic, *shape = struct.unpack(f">{1 + rank}I", content[:start].ljust(start, b"\0"))
-    sizes_fit = shape[0] > 0 and shape[1:] == [28, 28][: rank - 1]
-    whole = len(content) == start + shape[0] * 784 ** (rank == 3)
-    if magic != 0x0800 + rank or not sizes_fit or not whole:
+    header_fits = magic == 0x0800 + rank and shape[1:] == [28, 28][: rank - 1]
+    if not header_fits or not 0 < math.prod(shape) == len(content) - start:
         kind = "28 x 28 images" if rank == 3 else "labels"
-        packed = path.with_name(path.name + ".gz").is_file()
-        advice = f"unpack {path.name}.gz" if packed else "get the data set again"
         raise ValueError(
-            f"{path} is missing or not a whole IDX file of {kind}: it has {len(content):,} "
-            f"bytes and starts with {content[:start].hex() or 'none'}; {advice}."
+            f"{path} is missing or not a whole IDX file of {kind} ({len(content):,} bytes, "
+            f"first {content[:start].hex() or 'none'}): unpack its .gz or get it again."
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
@@ -165,89 +143,35 @@ def data_folder(name, root=None):
         return DATA
     try:
         return _download(name)
-    except Exception as error:  # whatever it is, there is the sample
-        if not (DATA / "sample" / name / "raw").is_dir():
-            raise FileNotFoundError(
-                f"{name}: {error}, and there is no sample: set COURSEWORK_DATA to a folder "
-                "that holds the set."
-            ) from error
-        print(f"{name}: {error}; the bundled sample of 5,000 images is used.")
+    except Exception as error:  # noqa: BLE001 - whatever it is, there is the sample
+        why = str(error) or repr(error)  # TimeoutError()
+        print(f"{name}: no download ({why}); the sample of 5,000 images is used.")
         return DATA / "sample"
 
 
 def _download(name):
-    """Download the set into data/, whole or not at all; an error says what failed.
+    """Download the set into data/, whole or not at all, from where data/mirrors.txt says.
 
-    torchvision takes any file that exists for a finished one, so it works in a folder
-    aside, which is moved into place at the end.
+    In a folder aside, because pooch takes a half unpacked file for a finished one.
     """
     if os.path.lexists(DATA / name):
         raise FileExistsError(f"{DATA / name} is in the way and is no data set")
     for left in DATA.glob(".incomplete-*"):  # by a download that was killed
-        with suppress(OSError):
-            if time.time() - left.stat().st_mtime > 3600:
-                shutil.rmtree(left)
-    try:
-        DATA.mkdir(exist_ok=True)
-        aside = tempfile.TemporaryDirectory(prefix=".incomplete-", dir=DATA)
-    except OSError as error:
-        raise OSError(f"{DATA} cannot be written ({error.strerror})") from error
-    timeout = socket.getdefaulttimeout()
-    with aside:
-        original = getattr(import_torchvision().datasets, name)
-        mirror = _reachable(original.mirrors, original.resources[0][0])
-        socket.setdefaulttimeout(PATIENCE)
-        try:
-            type(name, (original,), {"mirrors": [mirror]})(aside.name, download=True)
-        except Exception as error:
-            raise OSError(f"the download failed ({error or type(error)})") from error
-        finally:
-            socket.setdefaulttimeout(timeout)
+        if time.time() - left.stat().st_mtime > 3600:
+            shutil.rmtree(left, ignore_errors=True)
+    downloader = pooch.HTTPDownloader(progressbar=True, timeout=PATIENCE)
+    with tempfile.TemporaryDirectory(prefix=".incomplete-", dir=DATA) as aside:
+        mirrors = pooch.create(aside, base_url="")
+        mirrors.load_registry(DATA / "mirrors.txt")
+        files = [f"{name}/raw/{file}.gz" for file in IDX_FILES]
+        # in a thread: looking up a name and trying a host's addresses know no time limit
+        with ThreadPool(1) as pool:
+            pool.apply_async(mirrors.is_available, (files[0], downloader)).get(PATIENCE)
+        for file in files:
+            mirrors.fetch(file, pooch.Decompress(name=Path(file).stem), downloader)
         with suppress(OSError):  # another notebook may have been faster
-            os.replace(Path(aside.name) / name, DATA / name)
+            os.replace(Path(aside) / name, DATA / name)
     return DATA
-
-
-def _reachable(mirrors, file):
-    """The first mirror that answers; TimeoutError when none does within `PATIENCE`."""
-    answered = []
-
-    def ask():
-        for mirror in mirrors:
-            with suppress(Exception), urllib.request.urlopen(mirror + file):
-                answered.append(mirror)
-                return
-
-    # a thread, because looking up a name and trying a host's addresses know no time limit
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(PATIENCE)
-    if not answered:
-        raise TimeoutError("no network, or no mirror that answers")
-    return answered[0]
-
-
-def import_torchvision():
-    """The package torchvision, also beside a torch for which it was not built.
-
-    PyPI's torchvision is built for CUDA. Beside a CPU-only torch its library does not load
-    and the import fails, because it registers shape functions for two operators of that
-    library; declaring the two is enough for the data sets, which do not use them.
-    """
-    try:
-        return importlib.import_module("torchvision")
-    except RuntimeError as error:
-        if "torchvision::nms" not in str(error):
-            raise
-    for module in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-        del sys.modules[module]
-    operators = torch.library.Library("torchvision", "DEF")
-    for operator in ("nms", "qnms"):
-        operators.define(
-            f"{operator}(Tensor dets, Tensor scores, float limit) -> Tensor"
-        )
-    import_torchvision.operators = operators  # lives as long as we do
-    return importlib.import_module("torchvision")
 
 
 # ------------------------------------------------------------- seeds, device, batches
@@ -263,17 +187,12 @@ def device():
     return torch.accelerator.current_accelerator() or torch.device("cpu")
 
 
-class _WholeBatches(torch_data.TensorDataset):
-    def __getitem__(self, indices):
-        return super().__getitem__(torch.as_tensor(indices))
-
-
 def minibatches(images, labels, batch_size, shuffle=True):
     """A `DataLoader` over (images, labels) that fetches a whole batch by one indexing.
 
     The last batch may be short. Shuffling draws from PyTorch's global generator.
     """
-    data = _WholeBatches(images, labels)
+    data = torch_data.TensorDataset(images, labels)
     sampler = torch_data.RandomSampler if shuffle else torch_data.SequentialSampler
     batches = torch_data.BatchSampler(sampler(data), batch_size, drop_last=False)
     return torch_data.DataLoader(data, sampler=batches, batch_size=None)
@@ -281,8 +200,7 @@ def minibatches(images, labels, batch_size, shuffle=True):
 
 # ------------------------------------------------------------------ time and progress
 class _NotebookBar(tqdm):
-    """A tqdm whose bar is one output that is updated in place: a saved notebook keeps the
-    last line alone."""
+    """A tqdm in one output, updated in place: a saved notebook keeps its last line."""
 
     def __init__(self, *arguments, **options):
         self.handle = display({"text/plain": ""}, raw=True, display_id=True)
@@ -296,32 +214,6 @@ def progress(iterable=None, **options):
     """tqdm: `for epoch in progress(range(10), desc="RNN")`, in a notebook or a terminal."""
     in_kernel = getattr(get_ipython(), "kernel", None) is not None
     return (_NotebookBar if in_kernel else tqdm)(iterable, **options)
-
-
-@contextmanager
-def threads(count):
-    """Run the block with `count` threads in PyTorch's CPU operators."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def seconds_in_turns(functions, repeats=20):
-    """Run times in seconds of each of `functions` (a dict), called in turn: name -> list.
-
-    Taking turns spreads a disturbance of the machine evenly; one call of each warms up.
-    """
-    seconds = {name: [] for name in functions}
-    for repeat in range(repeats + 1):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            if repeat:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
 
 
 # ------------------------------------------------------------------- numbers and tables
@@ -371,10 +263,9 @@ def show_results(results):
     def flat(value, *path):
         if isinstance(value, dict):
             return [row for key, v in value.items() for row in flat(v, *path, str(key))]
-        listed = (
-            ", ".join(_text(v, ".4g") for v in value) if type(value) is list else value
-        )
-        return [{"result": ", ".join(path), "value": listed}]
+        if isinstance(value, list):
+            value = ", ".join(_text(v, ".4g") for v in value)
+        return [{"result": ", ".join(path), "value": value}]
 
     markdown = _table(flat(results))
     display({"text/markdown": markdown, RESULTS_MIME: results}, raw=True)
@@ -397,21 +288,13 @@ def show_figure(alt):
     plt.close(figure)
 
 
-def show_images(images, titles=None, columns=10, width=7.0, vmin=0, vmax=1, alt=None):
-    """Draw images of shape (N, height, width) in rows of `columns`, a title above each."""
-    images = torch.as_tensor(images).detach().cpu().numpy()
-    if images.ndim != 3 or len(images) == 0:
-        raise ValueError(
-            f"images must have shape (N, height, width), got {images.shape}"
-        )
-    columns = min(columns, len(images))
+def show_images(images, titles, columns=10, alt=""):
+    """Show images of shape (N, height, width) in rows of `columns`, a title above each."""
     rows = -(-len(images) // columns)
-    height = width / columns * rows * (1.25 if titles is not None else 1.0)
-    _, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, image in zip(axes.flat, images):
-        axis.imshow(image, vmin=vmin, vmax=vmax)
-    for axis, title in zip(axes.flat, titles if titles is not None else []):
-        axis.set_title(title, fontsize=8)
-    show_figure(alt or f"{len(images)} images in {rows} rows")
+    plt.figure(figsize=(7, 8.75 * rows / columns))
+    for place, (image, title) in enumerate(zip(images.numpy(force=True), titles), 1):
+        plt.subplot(rows, columns, place)
+        plt.imshow(image, vmin=0, vmax=1)
+        plt.title(title, fontsize=8)
+        plt.axis("off")
+    show_figure(alt)

@@ -116,6 +116,7 @@ def root(tmp_path, monkeypatch):
     raw = root / "data" / "sample" / "MNIST" / "raw"
     raw.mkdir(parents=True)
     (raw / "images").write_bytes(b"\0\1")
+    (root / "data" / "mirrors.txt").write_text("from where\n")
     monkeypatch.setattr(courses, "ROOT", root)
     return root
 
@@ -233,6 +234,7 @@ def test_cs324_is_an_archive_with_all_that_is_needed(root, output):
             *courses.COURSES["cs324"].sources,
             "saved/table.csv",
             "data/sample/MNIST/raw/images",
+            "data/mirrors.txt",
         }
         readme = archive.read("README.md").decode()
         assert archive.read("requirements.txt") == b"numpy==2.4.6\n"
@@ -771,9 +773,8 @@ def test_the_archive_requires_what_it_imports_and_jupyter(unpacked):
     own = {path.stem for path in folder.glob("*.py")} | set(sys.stdlib_module_names)
     third_party = {module.split(".")[0].lower() for module in modules - own}
     required = (folder / "requirements.txt").read_text().splitlines()
-    third_party -= {"cycler"}  # matplotlib brings it
-    third_party |= {"torchvision", "jupyter"}  # imported by name; opens the notebooks
-    assert {line.split("==")[0] for line in required} == third_party
+    opener = {"jupyter"}  # of the notebooks
+    assert {line.split("==")[0] for line in required} == third_party | opener
 
 
 def test_the_unpacked_archive_finds_all_it_imports(unpacked):
