@@ -144,7 +144,7 @@ def train(config, checkpoint=None, show_progress=False):
         desc=f"{config.model_type}, T = {config.input_length + 1}",
         disable=not show_progress,
     )
-    with threads(1), bar:  # one run per core, and the same sums whatever the machine
+    with threads(1), bar:  # one run per core; another number rounds differently
         for step in range(start + 1, config.train_steps + 1):
             if reached(history, config.target):
                 break
