@@ -410,8 +410,9 @@ def test_show_figure_gives_the_picture_its_text_and_closes_it(shown):
 
 
 def test_show_images_draws_each_image_once_in_rows(shown):
-    helpers.show_images(torch.rand(7, 28, 28), titles=range(7), columns=3)
+    helpers.show_images(torch.rand(7, 28, 28), titles=range(7), columns=4)
     axes = shown[0][0].axes
     assert [axis.get_title() for axis in axes] == [str(i) for i in range(7)]
     assert all(len(axis.images) == 1 for axis in axes)
-    assert axes[6].get_subplotspec().rowspan.start == 2
+    place = axes[6].get_subplotspec()
+    assert (place.rowspan.start, place.colspan.start) == (1, 2)
