@@ -243,7 +243,9 @@ def _table(rows, formats=".4g"):
     texts = [
         [_text(row.get(c, ""), formats.get(c, ".4g")) for c in columns] for row in rows
     ]
-    numeric = [all(t[:1] in "-+−0123456789" for t in column) for column in zip(*texts)]
+    numeric = [
+        all(t.lstrip("*")[:1] in "-+−0123456789" for t in c) for c in zip(*texts)
+    ]
     lines = [columns, ["---:" if right else ":---" for right in numeric], *texts]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -252,7 +254,7 @@ def show_table(rows, formats=".4g"):
     """Show a list of dicts (column heading -> value) as a table.
 
     Integers get separators of thousands; floats the format, one for all or a dict column
-    -> format; strings stay as they are. Columns of numbers are aligned on the right.
+    -> format; strings stay as they are. Numbers, also **bold**, are aligned on the right.
     """
     display(Markdown(_table(rows, formats)))
 
