@@ -243,10 +243,8 @@ def _table(rows, formats=".4g"):
     texts = [
         [_text(row.get(c, ""), formats.get(c, ".4g")) for c in columns] for row in rows
     ]
-    numeric = [
-        all(t.lstrip("*")[:1] in "-+−0123456789" for t in c) for c in zip(*texts)
-    ]
-    lines = [columns, ["---:" if right else ":---" for right in numeric], *texts]
+    right = [all(t.lstrip("*")[:1] in "-+−0123456789" for t in c) for c in zip(*texts)]
+    lines = [columns, ["---:" if r else ":---" for r in right], *texts]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

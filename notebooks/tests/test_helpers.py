@@ -359,7 +359,10 @@ def test_mean_sd_and_median_spread():
 
 
 def test_show_table_formats_and_aligns(shown):
-    rows = [{"model": "a|b", "n": 12_000, "share": 0.98765}, {"model": "c", "n": "**-1**"}]
+    rows = [
+        {"model": "a|b", "n": 12_000, "share": 0.98765},
+        {"model": "c", "n": "**-1**"},
+    ]
     helpers.show_table(rows, {"share": ".2f"})
     assert shown[0][0].data.split("\n") == [
         "| model | n | share |",
