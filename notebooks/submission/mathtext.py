@@ -21,6 +21,8 @@ TOKEN = re.compile(
     r"|(?P<blank>\n(?:[ \t>]*\n)+)|\\[^\n]",
     re.MULTILINE,
 )
+# a formula even before a digit, as in "3$\times$3": no price starts like this
+SURE = re.compile(r"\\[A-Za-z]([^$]*\S)?")
 NUMBERED = re.compile(r"\$\$?\d+\$\$?")  # in code: looks like what stands for a formula
 DEFINITION = re.compile(
     r"\\(?:newcommand|providecommand|renewcommand|DeclareMathOperator"
@@ -72,11 +74,15 @@ WORDS = (
     (r"\\mid\s*\\mid(?![A-Za-z])", r"\\Vert "),
     (r"\\sb(?![A-Za-z])", "_"),
     (r"(?<!')('+)\^(?=\{)", lambda match: "^{" + r"\prime" * len(match[1]) + " } "),
-    (r'"', r"\\text{\"}"),
-    (r"`", r"\\text{`}"),
+    (  # pandoc reads these in words alone
+        r'(\\(?:text[a-z]*|mbox)\s*\{[^{}]*\})|["`]',
+        lambda match: match[1] or rf"\text{{{match[0]}}}",
+    ),
     (r"\\(begin|end)\{(equation|displaymath|math)\*?\}", ""),
     (r"\\(?:nonumber|notag|allowbreak)(?![A-Za-z])", ""),
 )
+# pandoc has no {a \over b}: {a \bangle b}, which nobody uses, stands for it
+OVER = re.compile(r"\\over(?![A-Za-z])")
 REFERENCE = re.compile(r"\\(?:eq)?ref\s*\{([^{}]*)\}")
 LABEL = re.compile(r"\\label\s*\{([^{}]*)\}")
 TAG = re.compile(r"\\tag\*?\s*\{([^{}]*)\}")
@@ -186,7 +192,7 @@ class Formulas:
 
     def _add(self, source, tex, display):
         tex = re.sub(r"(?m)^[ \t]*>+", "", tex)  # the marks of a quotation
-        tex = self._without_definitions(tex).strip()
+        tex = self._without_definitions(OVER.sub(r"\\bangle", tex)).strip()
         if len(re.findall(r"(?<!\\)\$", tex)) % 2:  # dollars, not formulas in words
             tex = re.sub(r"(?<!\\)\$", r"\\$", tex)
         if found := REFERENCE.fullmatch(tex):
@@ -315,8 +321,13 @@ def _ends(tokens, text):
                 ends[index] = following.get("\\end" + word[6:])
         elif word in OPENERS:
             ends[index] = following.get(OPENERS[word])
+        price = following.pop("price", None) if word == "$" else None
+        if price and SURE.fullmatch(text, token.end(), tokens[price].start()):
+            ends[index] = price
         is_price = word == "$" and text[token.end() : token.end() + 1].isdigit()
-        if word in ("$", "$$", "\\\\)", "\\\\]") and not is_price:
+        if is_price:
+            following["price"] = index
+        elif word in ("$", "$$", "\\\\)", "\\\\]"):
             following[word] = index
     return ends
 
@@ -485,6 +496,8 @@ def _stretches(node, form):
 
 
 def _fenced(children):
+    if [c.text for c in children[::2]] == ["⟨", "⟩"] and _tag(children[1]) == "mfrac":
+        return f"frac({', '.join(map(_typst, children[1]))})"  # \bangle, see OVER
     if not children or not (
         _stretches(children[0], "prefix") or _stretches(children[-1], "postfix")
     ):

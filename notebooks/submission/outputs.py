@@ -181,6 +181,16 @@ def with_colours(page):
     return STYLER_CELL.sub(coloured, page) if colours else page
 
 
+FRAME = re.compile(r'frames\[0\] = "(data:image/\w+;base64,[^"]*)"')
+
+
+def with_first_frame(page):
+    """HTML in which an animation of matplotlib shows the first picture of its script."""
+    frame = FRAME.search(page)
+    picture = f'<img src="{frame[1]}" id="'.replace("\\\n", "") if frame else ""
+    return page.replace('<img id="_anim_img', picture, 1) if picture else page
+
+
 def without_scripts(page):
     """HTML without what is no text on paper: scripts, styles and buttons."""
     first, *parts = re.split(r"(?i)<(?=/?(?:script|style|button)\b)", page)

@@ -27,6 +27,7 @@ local OPTIONS = { wrap_text = 'none' }
 local MEANING = { -- of what pandoc's reader does not know
   ['<summary[^<>]*>'] = '<p><b>', ['</summary>'] = '</b></p>',
   ['<center[^<>]*>'] = '<div align="center">', ['</center>'] = '</div>',
+  ['<a%s+(id=["\'][^"\'<>]*["\'])%s*/?>'] = '<span %1></span>', -- often left open
 }
 local function set(names)
   local found = {}
@@ -417,7 +418,8 @@ local function centred(text)
   end
 end
 
--- The HTML with every row, cell and tag in a cell closed: pandoc would give the table up.
+-- The HTML with every row, cell and tag in a cell closed, and paragraphs between rows (as Julia
+-- writes them) behind the table: pandoc would give the table up.
 local function with_closed_cells(text)
   local parts, position = {}, 1
   local tables, state = {}, { inline = {} } -- cell: its name, row: whether one is open
@@ -436,7 +438,7 @@ local function with_closed_cells(text)
     parts[#parts + 1] = text:sub(position, from - 1) .. closing
     position = from
   end
-  for from, slash, name in text:gmatch('()<(/?)(%a+)[^<>]*>') do
+  for from, slash, name, after in text:gmatch('()<(/?)(%a+)[^<>]*>()') do
     name = name:lower()
     local opens, inline = slash == '', state.inline
     if name == 'table' and opens then
@@ -456,7 +458,14 @@ local function with_closed_cells(text)
     elseif PARTS[name] then
       close(from, true)
       if name == 'table' and #tables > 0 then
-        state = table.remove(tables)
+        parts[#parts + 1] = text:sub(from, after - 1) .. (state.between or '')
+        position, state = after, table.remove(tables)
+      end
+    elseif name == 'p' and opens and #tables > 0 and not state.row then
+      local between, rest = text:match('^([^<]*</p>)()', after)
+      if between then
+        parts[#parts + 1] = text:sub(position, from - 1)
+        position, state.between = rest, (state.between or '') .. '<p>' .. between
       end
     elseif state.cell and opens and INLINE[name] then
       inline[#inline + 1] = name

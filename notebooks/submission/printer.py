@@ -51,6 +51,7 @@ from submission.outputs import (
     quoted,
     raster_in_svg,
     with_colours,
+    with_first_frame,
     without_scripts,
     without_warnings,
 )
@@ -357,7 +358,7 @@ class _Document:
         if kind == "markdown":
             source = cut(source, longest)
         else:
-            source = without_scripts(with_colours(source))
+            source = without_scripts(with_first_frame(with_colours(source)))
             if len(source) > LONGEST_HTML:
                 end = source.rfind("<", 0, LONGEST_HTML)
                 left_out = (len(source) - end) // 1000
@@ -447,7 +448,8 @@ class _Document:
         svg = as_text(data.get("image/svg+xml")).strip().encode()
         raster = next((mime for mime in RASTER if mime in data), None)
         if raster and not svg:
-            size = as_dict(as_dict(metadata).get(raster))
+            metadata = as_dict(metadata)  # R writes a size for all kinds at once
+            size = as_dict(metadata.get(raster)) or metadata
             svg = raster_in_svg(as_text(data[raster]), size)
         if not svg:
             return None

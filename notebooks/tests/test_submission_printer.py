@@ -18,6 +18,7 @@ import pypdfium2
 import pypdfium2.raw as pdfium
 import pytest
 import submission
+from matplotlib import animation
 from nbconvert.exporters import get_exporter
 from PIL import EpsImagePlugin, Image, TiffImagePlugin
 
@@ -229,6 +230,7 @@ def test_a_character_without_a_font_is_a_marked_box_and_a_warning():
         r"a \\ b",
         "x\\ \\ ",
         r"c \space \$ d",
+        r'\text{if "a`"} "b"',
     ],
 )
 def test_formulas_are_set(formula):
@@ -254,6 +256,8 @@ def test_formulas_are_set(formula):
         ),
         (r"\begin{matrix}1\cr2\end{matrix}", r"\begin{matrix}1\\2\end{matrix}"),
         (r"{\bf x}", r"\mathbf{x}"),
+        (r"\left(a \over b\right) {1\over 2}", r"\left(\frac{a}{b}\right) \frac{1}{2}"),
+        (r"\newcommand{\z}[1]{1 \over #1}\z{x}", r"\frac{1}{x}"),
         (r"\mid\mid x\mid\mid_2", r"\Vert x\Vert_2"),
         (r"\newcommand{\z}[1]{|#1|}\z{x}", "|x|"),
         (r"\def\z{x}\z+\z", "x+x"),
@@ -359,6 +363,8 @@ def test_a_formula_that_pandoc_does_not_know_is_printed_as_tex_with_a_warning():
 
 def test_dollars_in_prose_are_no_formula():
     assert "from$5to$6each" in text_of(markdown("from $5 to $6 each"))
+    text = text_of(markdown(r"a 3$\times$3 grid, the $\alpha $5 and $8 cost"))
+    assert "a3×3grid,the$\\alpha$5and$8cost" in text
 
 
 def test_html_in_markdown_means_what_it_means():
@@ -411,6 +417,19 @@ def test_a_table_whose_cells_leave_tags_open_is_a_table():
     assert first[1] == pytest.approx(last[1], abs=3) and first[0] < last[0]
 
 
+def test_words_between_the_rows_of_a_table_stand_behind_it():
+    rows = "<tr><th>1</th><td>k</td></tr></tbody></table>"
+    source = (
+        f"<table><thead><tr><th></th><th>h</th></tr></thead><tbody><p>one row</p>{rows}"
+    )
+    (page,) = pypdfium2.PdfDocument(printed(code("x", shown({"text/html": source}))))
+    letters = page.get_textpage().get_text_range()
+    head, cell, word = (
+        page.get_textpage().get_charbox(letters.rindex(c)) for c in "hkw"
+    )
+    assert head[0] == pytest.approx(cell[0], abs=3) and head[1] > cell[1] > word[1]
+
+
 def test_footnotes_and_task_lists():
     note = "text[^n] and <b>bold</b>\n\n[^n]: the *note*\n\n- [x] done\n- [ ] open"
     for source in (note, note.replace("<b>bold</b>", "plain")):
@@ -438,12 +457,14 @@ def targets_of(pdf):
 
 def test_links_go_to_headings_and_anchors_of_any_cell():
     links = "[a](#The-Heading-(old)) [b](#anchor) [c](#the-heading-old) [d](#none)"
-    target = "# The Heading (old)\n\n<a id='anchor'></a>\n\ntext"
+    target = "# The Heading (old) <a id='anchor'>\n\ntext"  # often left open
     pdf = submission.to_pdf(
         [notebook(markdown(links)), notebook(markdown(target))], PAGE
     )
     assert targets_of(pdf) == [1, 1, 1]
     assert "a b c d" in pages(pdf)[0]
+    (heading,) = pypdf.PdfReader(io.BytesIO(pdf)).outline
+    assert heading.title.strip() == "The Heading (old)"
 
 
 @pytest.mark.parametrize("source", ["![words]({})", '<img alt="words" src="{}">'])
@@ -696,10 +717,18 @@ def test_a_picture_has_its_own_size_and_a_large_one_is_made_smaller():
 
 
 def test_a_picture_takes_the_width_that_the_notebook_gives_it():
-    metadata = {"image/png": {"width": 96}}
-    pdf = printed(code("f", shown({"image/png": figure()}, **metadata)))
-    (left, _, right, _) = list(boxes(pdf))[-1]
-    assert right - left == pytest.approx(72, abs=1)
+    for metadata in ({"image/png": {"width": 96}}, {"width": 96}):
+        pdf = printed(code("f", shown({"image/png": figure()}, **metadata)))
+        (left, _, right, _) = list(boxes(pdf))[-1]
+        assert right - left == pytest.approx(72, abs=1)
+
+
+def test_an_animation_shows_its_first_frame():
+    plt.figure()
+    frames = animation.FuncAnimation(plt.gcf(), lambda n: plt.plot([n]), frames=2)
+    source = frames.to_jshtml()
+    plt.close()
+    assert pages_with_pictures(printed(code("x", shown({"text/html": source})))) == {0}
 
 
 def test_a_wide_formula_is_made_smaller():
