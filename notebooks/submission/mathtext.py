@@ -40,6 +40,7 @@ COMMANDS = {
     **dict.fromkeys(("normalsize", "large", "Large", "LARGE", "huge", "Huge"), (0, "")),
     **dict.fromkeys(("mathstrut", "strut"), (0, "")),
     **dict.fromkeys(("require", "vphantom"), (1, "")),
+    "pmatrix": (1, r"\left(\begin{matrix}#1\end{matrix}\right)"),
     "hphantom": (1, r"\phantom{#1}"),
     "cfrac": (2, r"\dfrac{#1}{#2}"),
     "LaTeX": (0, r"\text{LaTeX}"),

@@ -148,9 +148,8 @@ def without_warnings(text):
 
 # --------------------------------------------------------------------------- pages of HTML
 HTML_OBJECT = re.compile(r"<IPython\.core\.display\.\w+( object)?>")
-PYTHON_OBJECT = re.compile(
-    r"<[^<>\n]*>"
-)  # what repr makes of an object without its own
+# what Python makes of an object without a text of its own, and Julia of HTML
+PYTHON_OBJECT = re.compile(r"<[^<>\n]*>|HTML\{String\}\(.*\)", re.DOTALL)
 STYLER_RULE = re.compile(r"(#T_[\w#,\s]{,100000})\{([^{}]*)\}")
 STYLER_COLOUR = re.compile(
     r"(?m)(?:^|(?<=[;\s]))(background-color|color):\s*(#[0-9a-fA-F]{6})\b"

@@ -256,6 +256,7 @@ def test_formulas_are_set(formula):
         ),
         (r"\begin{matrix}1\cr2\end{matrix}", r"\begin{matrix}1\\2\end{matrix}"),
         (r"{\bf x}", r"\mathbf{x}"),
+        (r"\pmatrix{1 & 2\cr3 & 4}", r"\begin{pmatrix}1 & 2\\3 & 4\end{pmatrix}"),
         (r"\left(a \over b\right) {1\over 2}", r"\left(\frac{a}{b}\right) \frac{1}{2}"),
         (r"\newcommand{\z}[1]{1 \over #1}\z{x}", r"\frac{1}{x}"),
         (r"\mid\mid x\mid\mid_2", r"\Vert x\Vert_2"),
@@ -575,6 +576,10 @@ def test_html_outputs_print_their_text():
         code("y", shown({**OBJECT, "text/html": f'<iframe src="{address}"></iframe>'})),
         code("z", shown({"text/plain": "PLAIN", "text/html": "<div>widget</div>"})),
         code(
+            "j",
+            shown({"text/plain": 'HTML{String}("<p>j\n")', "text/html": "<p>julia"}),
+        ),
+        code(
             "z", shown({"text/plain": "<A at 0x1>", "text/html": "<script>a</script>"})
         ),
     )
@@ -582,6 +587,7 @@ def test_html_outputs_print_their_text():
     assert "Titlesomewords" in text and "x()" not in text and ".a" not in text
     assert "HTMLobject" not in text and "<Aat0x1>" in text
     assert "PLAIN" in text and "widget" not in text
+    assert "julia" in text and "String" not in text
     assert pages_with_pictures(pdf) == {0} and targets_of(pdf) == [address]
 
 
