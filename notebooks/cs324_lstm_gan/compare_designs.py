@@ -155,6 +155,7 @@ def main(arguments=None):
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     if not wanted:
+        print(f"{args.output} has all of these runs; move it away to make them anew.")
         return 0
     torch.set_num_threads(1)
     classifier = judge.train_judge(images, helpers.load_mnist().train_labels)

@@ -294,7 +294,7 @@ the environment variable `COURSEWORK_DATA`.
 ## Long runs
 
 The notebooks read the results of long runs from saved tables. These commands make them anew, the
-longest in about an hour of one core. `train.py` completes a table that is there: move it away first.
+longest in about an hour of one core. Both programs complete a table that is there: move it away first.
 All runs use one thread. Another processor or version of PyTorch rounds sums differently: step counts and
 samples change, and with them the end of single runs that are solved late or not at all.
 

@@ -465,7 +465,7 @@ def compare(table, *options):
     return compare_designs.main(options)
 
 
-def test_comparison_is_completed_run_by_run(here, few_images, monkeypatch):
+def test_comparison_is_completed_run_by_run(here, few_images, monkeypatch, capsys):
     trained = []
     monkeypatch.setattr(compare_designs, "SAMPLES", 100)
     run = compare_designs.run
@@ -478,6 +478,7 @@ def test_comparison_is_completed_run_by_run(here, few_images, monkeypatch):
     compare_designs.add_row(table, rows[0] | {"design": "of another process"})
     both = ["--designs", "suggested", "ours", "--seeds", "3"]
     assert compare(table, *both) == compare(table, *both) == 0
+    assert "table.json has all of these runs" in capsys.readouterr().out
     assert trained == ["suggested", "ours"]
     names = [row["design"] for row in compare_designs.read_table(table)]
     assert names == ["suggested", "of another process", "ours"]
