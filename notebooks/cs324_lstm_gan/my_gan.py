@@ -123,7 +123,7 @@ class Config(Settings):
 
     The learning rate is constant up to the share `hold` of the training, then falls linearly
     to 0. R1 is applied at every `penalty_every`-th step, so many times as strong. `ema` is
-    the largest decay per step: early on the average forgets its start sooner.
+    the largest decay of the average; at step n it is n / (n + 10) if that is less.
     """
 
     n_epochs: int = setting(10, "passes over the data", least=0)
@@ -239,7 +239,7 @@ class Trainer:
 
     @torch.no_grad()
     def update_average(self):
-        """The moving average of G's weights; early on it forgets its start sooner."""
+        """Update the moving average of G's weights."""
         decay = min(self.config.ema, self.step_count / (self.step_count + 10))
         weights = self.average.parameters(), self.generator.parameters()
         for average, current in zip(*weights):
