@@ -616,6 +616,7 @@ def test_ctrl_c_while_cells_run_leaves_everything_as_it_was(root, output):
     change(path, lambda nb: nb.cells[1].update(source=slow))
     before = content(root)
     program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "import sys, pathlib; from submission import courses, __main__ as command;"
         f"courses.ROOT = pathlib.Path({str(root)!r});"
         f"sys.exit(command.main(['tdl211', '--execute', '--output', {str(output)!r}]))"

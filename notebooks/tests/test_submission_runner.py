@@ -109,6 +109,8 @@ def test_a_failure_ends_the_others_and_is_named(sources, words):
 
 
 PROGRAM = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a script's background
 import nbformat
 from submission import record, runner
 source = '''
