@@ -1,42 +1,43 @@
-"""What the notebooks share and no question asks for: data, batches, tables, figures, time.
+"""Helpers shared by the notebooks: data, batches, tables, figures, progress.
 
 Images are float32 in [0, 1] of shape (N, 28, 28), labels int64 of shape (N,).
 """
 
 import inspect
 import io
-import math
 import os
 import random
-import shutil
+import socket
 import statistics
-import struct
+import sys
 import tempfile
-import time
-from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.pool import ThreadPool
+from http.client import HTTPException
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pooch
 import torch
 from IPython import get_ipython
 from IPython.display import Markdown, display
 from torch.utils import data as torch_data
 from tqdm import tqdm
 
-DATA = Path(__file__).resolve().parent / "data"
-PATIENCE = 10  # seconds to reach a mirror, and without a byte from it
+try:
+    from torchvision import datasets
+except RuntimeError:  # a CUDA build beside a CPU-only torch: declare what it looks for
+    for _name in [name for name in sys.modules if name.startswith("torchvision")]:
+        del sys.modules[_name]
+    _operators = torch.library.Library("torchvision", "DEF")
+    for _name in ("nms", "qnms"):
+        _operators.define(f"{_name}(Tensor dets, Tensor scores, float limit) -> Tensor")
+    from torchvision import datasets
+
+BUNDLE = Path(__file__).resolve().parent
+DATA = BUNDLE / "data"
 FULL_TRAINING_SET = 60_000
 RESULTS_MIME = "application/vnd.coursework.results+json"
-IDX_FILES = {  # and the rank of each
-    "train-images-idx3-ubyte": 3,
-    "train-labels-idx1-ubyte": 1,
-    "t10k-images-idx3-ubyte": 3,
-    "t10k-labels-idx1-ubyte": 1,
-}
+data_used = {}  # data set: "full" or "sample", as `data_folder` found it
 
 # One style per model, in every notebook. The colours keep a contrast of 3:1 on white and
 # can be told apart by colour-blind readers; dashes and markers differ too.
@@ -79,7 +80,7 @@ class ImageData:
 def load_mnist(root=None):
     """MNIST (LeCun et al. 1998) as an `ImageData`; `data_folder` says from where.
 
-    Raises FileNotFoundError when a named folder lacks it, ValueError for a broken file.
+    Raises FileNotFoundError when a named folder lacks it, ValueError when it is damaged.
     """
     return _load("MNIST", root)
 
@@ -90,88 +91,73 @@ def load_fashion_mnist(root=None):
 
 
 def _load(name, root):
-    raw = data_folder(name, root) / name / "raw"
-    arrays = [_read_idx(raw / file, rank) for file, rank in IDX_FILES.items()]
+    folder = data_folder(name, root)
     tensors = []
-    for images, labels in (arrays[:2], arrays[2:]):
-        if len(images) != len(labels) or labels.max() > 9:
+    for train in (True, False):
+        try:
+            part = getattr(datasets, name)(folder, train)
+            if part.data.shape != (len(part.targets), 28, 28):
+                raise ValueError(f"{len(part.targets)} labels for {part.data.shape}")
+        except Exception as error:
             raise ValueError(
-                f"{raw} holds {len(images):,} images and {len(labels):,} labels up to "
-                f"{labels.max()}: expected as many labels as images, each from 0 to 9."
-            )
-        tensors += [torch.tensor(images) / 255, torch.tensor(labels).long()]
-    return ImageData(name, *tensors, len(arrays[0]) < FULL_TRAINING_SET)
+                f"{folder / name} is damaged ({error!r}). Delete this folder: the next run "
+                "downloads it again."
+            ) from error
+        tensors += [part.data / 255, part.targets]
+    return ImageData(name, *tensors, data_used[name] == "sample")
 
 
-def _read_idx(path, rank):
-    """The bytes of an IDX file of images (rank 3) or labels (1) as an array."""
-    content = path.read_bytes() if path.is_file() else b""
-    start = 4 + 4 * rank
-    magic, *shape = struct.unpack(f">{1 + rank}I", content[:start].ljust(start, b"\0"))
-    header_fits = magic == 0x0800 + rank and shape[1:] == [28, 28][: rank - 1]
-    if not header_fits or not 0 < math.prod(shape) == len(content) - start:
-        kind = "28 x 28 images" if rank == 3 else "labels"
-        raise ValueError(
-            f"{path} is missing or not a whole IDX file of {kind} ({len(content):,} bytes, "
-            f"first {content[:start].hex() or 'none'}): unpack its .gz or get it again."
-        )
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+def data_folder(name="MNIST", root=None):
+    """The folder to give to torchvision's class `name`: it holds `name`/raw.
 
-
-def data_folder(name, root=None):
-    """The folder that holds `name`/raw, as torchvision's class `name` expects it.
-
-    In this order: `root`; the environment variable COURSEWORK_DATA; data/, if the set is
-    there; a download into data/; the bundled sample, and then one printed line says why.
-    Raises FileNotFoundError when the folder that was named lacks the set.
+    In this order: `root`, else the environment variable COURSEWORK_DATA (relative to the
+    current folder, else to the bundle's); data/, once downloaded; a download into data/;
+    the bundled sample. Raises FileNotFoundError when a named folder lacks the set.
     """
-    source, given = "the argument root", root
-    if given is None:
-        source = "the environment variable COURSEWORK_DATA"
-        given = os.environ.get("COURSEWORK_DATA", "").strip().strip("'\"") or None
-    if given is not None:
-        folder = Path(given).expanduser().absolute()
-        if (folder / name / "raw").is_dir() and str(given).strip():
+    given = os.environ.get("COURSEWORK_DATA", "") if root is None else str(root)
+    if given:
+        folder = _named_folder(name, given, "root" if root else "COURSEWORK_DATA")
+    elif (DATA / name / "raw").is_dir():
+        folder = DATA
+    else:
+        folder = _download(name)
+    images = folder / name / "raw" / "train-images-idx3-ubyte"
+    is_full = images.is_file() and images.stat().st_size >= FULL_TRAINING_SET * 28 * 28
+    data_used[name] = "full" if is_full else "sample"
+    return folder
+
+
+def _named_folder(name, given, source):
+    path = os.path.expanduser(given.strip().strip("'\""))
+    places = [Path.cwd() / path, BUNDLE / path]
+    for folder in places:
+        if (folder / name / "raw").is_dir():
             return folder
-        likely = [p for p in folder.parents[:2] if (p / name / "raw").is_dir()]
-        raise FileNotFoundError(
-            f"{name} is not where {source} ({str(given)!r}) says: looked for the folder "
-            f"{folder / name / 'raw'} with the files {', '.join(IDX_FILES)}."
-            + "".join(f" Did you mean {place}?" for place in likely)
-        )
-    if (DATA / name / "raw").is_dir():
-        return DATA
-    try:
-        return _download(name)
-    except Exception as error:  # noqa: BLE001 - whatever it is, there is the sample
-        why = str(error) or repr(error)  # TimeoutError()
-        print(f"{name}: no download ({why}); the sample of 5,000 images is used.")
-        return DATA / "sample"
+    raise FileNotFoundError(
+        f"{source} is {given!r}, and {places[0]} has no folder {name}/raw with the four "
+        f"unpacked files of {name}. Give the folder that holds {name}/raw."
+    )
 
 
 def _download(name):
-    """Download the set into data/, whole or not at all, from where data/mirrors.txt says.
-
-    In a folder aside, because pooch takes a half unpacked file for a finished one.
-    """
-    if os.path.lexists(DATA / name):
-        raise FileExistsError(f"{DATA / name} is in the way and is no data set")
-    for left in DATA.glob(".incomplete-*"):  # by a download that was killed
-        if time.time() - left.stat().st_mtime > 3600:
-            shutil.rmtree(left, ignore_errors=True)
-    downloader = pooch.HTTPDownloader(progressbar=True, timeout=PATIENCE)
-    with tempfile.TemporaryDirectory(prefix=".incomplete-", dir=DATA) as aside:
-        mirrors = pooch.create(aside, base_url="")
-        mirrors.load_registry(DATA / "mirrors.txt")
-        files = [f"{name}/raw/{file}.gz" for file in IDX_FILES]
-        # in a thread: looking up a name and trying a host's addresses know no time limit
-        with ThreadPool(1) as pool:
-            pool.apply_async(mirrors.is_available, (files[0], downloader)).get(PATIENCE)
-        for file in files:
-            mirrors.fetch(file, pooch.Decompress(name=Path(file).stem), downloader)
-        with suppress(OSError):  # another notebook may have been faster
+    """Download the set into data/, whole or not at all; without a network, the sample."""
+    patience = socket.getdefaulttimeout()
+    try:
+        socket.setdefaulttimeout(10)  # seconds without an answer
+        with tempfile.TemporaryDirectory(prefix=".incomplete-", dir=DATA) as aside:
+            getattr(datasets, name)(aside, download=True)
             os.replace(Path(aside) / name, DATA / name)
-    return DATA
+        return DATA
+    except (OSError, RuntimeError, HTTPException):  # no network, a wrong checksum
+        if (DATA / name / "raw").is_dir():  # another notebook was faster
+            return DATA
+        print(
+            f"{name} could not be downloaded: a trial run on the bundled sample. "
+            "The text describes the full run."
+        )
+        return DATA / "sample"
+    finally:
+        socket.setdefaulttimeout(patience)
 
 
 # ------------------------------------------------------------- seeds, device, batches
@@ -183,8 +169,9 @@ def seed_everything(seed=0):
 
 
 def device():
-    """The accelerator (CUDA, MPS, ...) when there is one, else the CPU."""
-    return torch.accelerator.current_accelerator() or torch.device("cpu")
+    """An accelerator (CUDA, MPS, ...) that can be used, else the CPU."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return accelerator or torch.device("cpu")
 
 
 def minibatches(images, labels, batch_size, shuffle=True):
@@ -198,7 +185,7 @@ def minibatches(images, labels, batch_size, shuffle=True):
     return torch_data.DataLoader(data, sampler=batches, batch_size=None)
 
 
-# ------------------------------------------------------------------ time and progress
+# --------------------------------------------------------------------------- progress
 class _NotebookBar(tqdm):
     """A tqdm in one output, updated in place: a saved notebook keeps its last line."""
 
@@ -216,7 +203,10 @@ def progress(iterable=None, **options):
     return (_NotebookBar if in_kernel else tqdm)(iterable, **options)
 
 
-# ------------------------------------------------------------------- numbers and tables
+# ------------------------------------------------------------------ numbers and tables
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
 def mean_sd(values, format=".2f"):
     """Mean and sample standard deviation as text: 99.17 ± 0.03."""
     values = [float(value) for value in values]
@@ -230,16 +220,20 @@ def median_spread(values, format=".2f"):
 
 
 def _text(value, spec):
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
-        return f"{value:,}"
-    if isinstance(value, (float, np.floating)):
-        return f"{value:{spec}}"
-    return str(value).replace("|", "\\|")
+    """A table cell: 12,000, −0.25, 4.5 · 10⁻⁷; strings stay as they are."""
+    if isinstance(value, (bool, str)) or not isinstance(value, (int, float, np.number)):
+        return str(value).replace("|", "\\|")
+    text = f"{value:,}" if isinstance(value, (int, np.integer)) else f"{value:{spec}}"
+    mantissa, _, exponent = text.partition("e")
+    if exponent:
+        text = f"{mantissa} · 10{str(int(exponent)).translate(SUPERSCRIPT)}"
+    return text.replace("-", "−")
 
 
 def _table(rows, formats=".4g"):
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    formats = formats if isinstance(formats, dict) else dict.fromkeys(columns, formats)
+    if not isinstance(formats, dict):
+        formats = dict.fromkeys(columns, formats)
     texts = [
         [_text(row.get(c, ""), formats.get(c, ".4g")) for c in columns] for row in rows
     ]

@@ -9,7 +9,7 @@ import pytest
 import helpers
 
 FOLDER = Path(__file__).parents[1]
-NOTEBOOKS = sorted(FOLDER.glob("*/*.ipynb"))
+NOTEBOOKS = sorted(FOLDER.glob("[!.]*/*.ipynb"))
 INDEX = FOLDER / "index.ipynb"
 MACHINE = re.compile(r"(/home|/root|/tmp|/work|/Users|[A-Z]:\\Users)[/\\][\w.-]+")
 
