@@ -35,18 +35,17 @@ class LSTMCell(nn.Module):
 
     `weight_ih` (4 hidden_size, input_size) and `weight_hh` (4 hidden_size, hidden_size) hold
     the matrices of i, f, g, o, one below the other. They are drawn from U(-k, k) with
-    k = 1/√hidden_size, as in PyTorch; `options` are device and dtype. Raises ValueError for
-    a size below 1 or a bias.
+    k = 1/√hidden_size, as in PyTorch. Raises ValueError for a size below 1 or a bias.
     """
 
-    def __init__(self, input_size, hidden_size, bias=False, **options):
+    def __init__(self, input_size, hidden_size, bias=False, *, device=None, dtype=None):
         super().__init__()
         if min(input_size, hidden_size) < 1:
             raise ValueError(f"sizes must be >= 1, got {input_size}, {hidden_size}")
         if bias:
             raise ValueError(f"bias must be False, got {bias!r}")
         self.input_size, self.hidden_size = input_size, hidden_size
-        rows = 4 * hidden_size
+        rows, options = 4 * hidden_size, {"device": device, "dtype": dtype}
         self.weight_ih = nn.Parameter(torch.empty(rows, input_size, **options))
         self.weight_hh = nn.Parameter(torch.empty(rows, hidden_size, **options))
         self.reset_parameters()
@@ -76,9 +75,18 @@ class LSTM(nn.Module):
     `weight_ih_l0` and `weight_hh_l0` are the cell's weights under the names of torch.nn.LSTM.
     """
 
-    def __init__(self, input_size, hidden_size, *, batch_first=False, **options):
+    def __init__(
+        self,
+        input_size,
+        hidden_size,
+        *,
+        bias=False,
+        batch_first=False,
+        device=None,
+        dtype=None,
+    ):
         super().__init__()
-        cell = LSTMCell(input_size, hidden_size, **options)
+        cell = LSTMCell(input_size, hidden_size, bias, device=device, dtype=dtype)
         self.input_size, self.hidden_size = input_size, hidden_size
         self.batch_first = batch_first
         self.weight_ih_l0, self.weight_hh_l0 = cell.weight_ih, cell.weight_hh
@@ -91,11 +99,14 @@ class LSTM(nn.Module):
 
         States have shape (1, batch, hidden_size). `batch_first` swaps the first two
         dimensions of x and h_1 ... h_T. The batch dimension may be missing. Raises
-        ValueError for another number of dimensions of x or another shape of a state.
+        ValueError for another number of dimensions of x, an empty sequence or another
+        shape of a state.
         """
         if input.ndim not in (2, 3):
             raise ValueError(f"input must have 2 or 3 dimensions, got {input.ndim}")
         time = 1 if self.batch_first and input.ndim == 3 else 0
+        if input.shape[time] == 0:
+            raise ValueError("the sequence must have at least one step, got none")
         projected = (input @ self.weight_ih_l0.T).unbind(time)  # x_t W_iᵀ for all t
         shape = (1, *input.select(time, 0).shape[:-1], self.hidden_size)
         (h,), (c,) = _states(hx, shape, input)

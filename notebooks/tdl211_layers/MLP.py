@@ -15,18 +15,20 @@ class Linear(nn.Module):
     """`in_features` are the sheet's input features, `out_features` its output features.
 
     `weight` is W, of shape (out_features, in_features), at random from U(-k, k) with
-    k = 1/√in_features, as in PyTorch; `options` are device and dtype. Raises ValueError for
-    a size below 1 or a bias.
+    k = 1/√in_features, as in PyTorch. Raises ValueError for a size below 1 or a bias.
     """
 
-    def __init__(self, in_features, out_features, bias=False, **options):
+    def __init__(
+        self, in_features, out_features, bias=False, *, device=None, dtype=None
+    ):
         super().__init__()
         if min(in_features, out_features) < 1:
             raise ValueError(f"sizes must be >= 1, got {in_features}, {out_features}")
         if bias:
             raise ValueError(f"bias must be False, got {bias!r}")
         self.in_features, self.out_features = in_features, out_features
-        self.weight = nn.Parameter(torch.empty(out_features, in_features, **options))
+        weight = torch.empty(out_features, in_features, device=device, dtype=dtype)
+        self.weight = nn.Parameter(weight)
         self.reset_parameters()
 
     def reset_parameters(self):

@@ -21,12 +21,18 @@ class RNNCell(nn.Module):
     `nonlinearity` is f: "tanh", "relu" or any callable. Arguments come in PyTorch's order,
     with `bias` third, so give f by name. `weight_ih` (hidden_size, input_size) and
     `weight_hh` (hidden_size, hidden_size) are drawn from U(-k, k) with k = 1/√hidden_size,
-    as in PyTorch; `options` are device and dtype. Raises ValueError for a size below 1, a
-    bias or an unknown nonlinearity.
+    as in PyTorch. Raises ValueError for a size below 1, a bias or an unknown nonlinearity.
     """
 
     def __init__(
-        self, input_size, hidden_size, bias=False, nonlinearity="tanh", **options
+        self,
+        input_size,
+        hidden_size,
+        bias=False,
+        nonlinearity="tanh",
+        *,
+        device=None,
+        dtype=None,
     ):
         super().__init__()
         if min(input_size, hidden_size) < 1:
@@ -37,6 +43,7 @@ class RNNCell(nn.Module):
             raise ValueError(f"not tanh, relu or a callable: {nonlinearity=}")
         self.input_size, self.hidden_size = input_size, hidden_size
         self.nonlinearity = nonlinearity
+        options = {"device": device, "dtype": dtype}
         self.weight_ih = nn.Parameter(torch.empty(hidden_size, input_size, **options))
         self.weight_hh = nn.Parameter(torch.empty(hidden_size, hidden_size, **options))
         self.reset_parameters()
@@ -66,9 +73,20 @@ class RNN(nn.Module):
     `weight_ih_l0` and `weight_hh_l0` are the cell's weights under the names of torch.nn.RNN.
     """
 
-    def __init__(self, input_size, hidden_size, *, batch_first=False, **options):
+    def __init__(
+        self,
+        input_size,
+        hidden_size,
+        *,
+        nonlinearity="tanh",
+        bias=False,
+        batch_first=False,
+        device=None,
+        dtype=None,
+    ):
         super().__init__()
-        cell = RNNCell(input_size, hidden_size, **options)
+        options = {"device": device, "dtype": dtype}
+        cell = RNNCell(input_size, hidden_size, bias, nonlinearity, **options)
         self.input_size, self.hidden_size = input_size, hidden_size
         self.nonlinearity, self.batch_first = cell.nonlinearity, batch_first
         self.weight_ih_l0, self.weight_hh_l0 = cell.weight_ih, cell.weight_hh
@@ -80,12 +98,14 @@ class RNN(nn.Module):
         -> h_1 ... h_T (time, batch, hidden_size), h_T (1, batch, hidden_size).
 
         `batch_first` swaps the first two dimensions of x and h_1 ... h_T. The batch
-        dimension may be missing. Raises ValueError for another number of dimensions of x
-        or another shape of h_0.
+        dimension may be missing. Raises ValueError for another number of dimensions of x,
+        an empty sequence or another shape of h_0.
         """
         if input.ndim not in (2, 3):
             raise ValueError(f"input must have 2 or 3 dimensions, got {input.ndim}")
         time = 1 if self.batch_first and input.ndim == 3 else 0
+        if input.shape[time] == 0:
+            raise ValueError("the sequence must have at least one step, got none")
         f = NONLINEARITIES.get(self.nonlinearity, self.nonlinearity)
         projected = (input @ self.weight_ih_l0.T).unbind(time)  # x_t W_ihᵀ for all t
         shape = (1, *input.select(time, 0).shape[:-1], self.hidden_size)

@@ -1,10 +1,7 @@
 """TDL211: the layers equal PyTorch's in outputs, gradients, weights and call signature."""
 
 import ast
-import copy
 import importlib.util
-import math
-import pickle
 import shutil
 import subprocess
 import sys
@@ -24,7 +21,6 @@ def load(name):
     file = FOLDER / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"tdl211_{name}", file)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where pickle looks for its classes
     spec.loader.exec_module(module)
     return module
 
@@ -37,23 +33,20 @@ LAYERS = {  # ours, PyTorch's, whether it runs along a sequence, the number of i
     "LSTMCell": (LSTM.LSTMCell, nn.LSTMCell, False, 2),
     "LSTM": (LSTM.LSTM, nn.LSTM, True, 2),
 }
-TOLERANCE = {  # PyTorch rounds to a short dtype in other places than we do
+TOLERANCE = {
     torch.float64: {"rtol": 1e-9, "atol": 1e-11},
-    torch.complex128: {"rtol": 1e-9, "atol": 1e-11},
     torch.float32: {"rtol": 1e-4, "atol": 1e-5},
-    torch.float16: {"rtol": 2e-2, "atol": 2e-2},
-    torch.bfloat16: {"rtol": 1e-1, "atol": 1e-1},
 }
 every_layer = pytest.mark.parametrize("name", LAYERS)
-examples = settings(deadline=None, max_examples=60)
+examples = settings(deadline=None, max_examples=40)
 
 
 @st.composite
-def cases(draw, name, dtypes=(torch.float64, torch.float32)):
+def cases(draw, name):
     """(our layer, PyTorch's with the same weights, input, states or ())."""
     ours, theirs, along_time, count = LAYERS[name]
     sizes = draw(st.integers(1, 9)), draw(st.integers(1, 9))
-    dtype = draw(st.sampled_from(dtypes))
+    dtype = draw(st.sampled_from(list(TOLERANCE)))
     options = {"bias": False, "dtype": dtype}
     batch = draw(st.lists(st.integers(1, 4), max_size=1 if count else 3))
     shape, state_shape = [*batch, sizes[0]], [*batch, sizes[1]]
@@ -94,32 +87,17 @@ def results_and_gradients(layer, input, states):
     )
 
 
-def assert_equal_to_pytorch(case):
-    ours, theirs, input, states = case
-    torch.testing.assert_close(
-        results_and_gradients(ours, input, states),
-        results_and_gradients(theirs, input, states),
-        **TOLERANCE[input.dtype],
-    )
-
-
 # ----------------------------------------------------------------- equal to PyTorch's
 @every_layer
 @examples
 @given(data=st.data())
 def test_outputs_and_all_gradients_equal_pytorch(name, data):
-    assert_equal_to_pytorch(data.draw(cases(name)))
-
-
-@every_layer
-@settings(deadline=None, max_examples=20)
-@given(data=st.data())
-def test_other_dtypes_equal_pytorch(name, data):
-    dtypes = (torch.float16, torch.bfloat16, torch.complex128)
-    case = data.draw(cases(name, dtypes))
-    if case[2].is_complex() and getattr(case[0], "nonlinearity", "") == "relu":
-        return  # not defined for complex numbers, in PyTorch either
-    assert_equal_to_pytorch(case)
+    ours, theirs, input, states = data.draw(cases(name))
+    torch.testing.assert_close(
+        results_and_gradients(ours, input, states),
+        results_and_gradients(theirs, input, states),
+        **TOLERANCE[input.dtype],
+    )
 
 
 @every_layer
@@ -155,17 +133,6 @@ def test_same_seed_draws_the_weights_of_pytorch(name, sizes, seed):
 
 
 @every_layer
-def test_weights_are_uniform_within_the_documented_bound(name):
-    torch.manual_seed(0)
-    layer = LAYERS[name][0](300, 400)
-    bound = 1 / math.sqrt(300 if name == "Linear" else 400)
-    for weight in layer.parameters():
-        assert weight.abs().max() <= bound and weight.abs().max() > 0.999 * bound
-        assert weight.mean().abs() < 0.01 * bound
-        assert weight.var().item() == pytest.approx(bound**2 / 3, rel=0.02)
-
-
-@every_layer
 def test_gradients_pass_gradcheck(name):
     torch.manual_seed(0)
     make, _, along_time, count = LAYERS[name]
@@ -185,30 +152,6 @@ def test_gradients_pass_gradcheck(name):
 
 
 # ------------------------------------------------------------ what the layers promise
-def test_linear_by_hand():
-    layer = MLP.Linear(3, 2)
-    layer.load_state_dict({"weight": torch.tensor([[1.0, 2, 3], [4, 5, 6]])})
-    assert layer(torch.tensor([1.0, 0, -1])).tolist() == [-2, -2]
-
-
-def test_rnn_by_hand():
-    layer = RNN.RNN(1, 1, nonlinearity=lambda x: x)
-    layer.load_state_dict(
-        {"weight_ih_l0": torch.tensor([[2.0]]), "weight_hh_l0": torch.tensor([[3.0]])}
-    )
-    output, last = layer(torch.tensor([[1.0], [10], [100]]))
-    assert output.flatten().tolist() == [2, 26, 278] and last.tolist() == [[278]]
-
-
-def test_lstm_by_hand():
-    cell = LSTM.LSTMCell(1, 1)
-    rows = {"weight_ih": [[0.0], [0], [1], [0]], "weight_hh": [[0.0], [0], [0], [0]]}
-    cell.load_state_dict({name: torch.tensor(row) for name, row in rows.items()})
-    h, c = cell(torch.tensor([1.0]), (torch.zeros(1), torch.tensor([4.0])))
-    assert c.item() == pytest.approx(0.5 * 4 + 0.5 * math.tanh(1))
-    assert h.item() == pytest.approx(0.5 * math.tanh(c.item()))
-
-
 @pytest.mark.parametrize("name", ["RNN", "LSTM"])
 @examples
 @given(data=st.data())
@@ -231,42 +174,17 @@ def test_layer_is_its_cell_repeated(name, data):
         torch.testing.assert_close(state[None], expected)
 
 
-@pytest.mark.parametrize("name", ["RNN", "LSTM"])
-def test_sequence_can_be_cut_where_its_state_is_handed_on(name):
-    torch.manual_seed(0)
-    layer = LAYERS[name][0](3, 4)
-    input = torch.randn(9, 2, 3)
-    whole, state = layer(input)
-    first, middle = layer(input[:5])
-    second, end = layer(input[5:], middle)
-    torch.testing.assert_close(torch.cat([first, second]), whole)
-    torch.testing.assert_close(flat(end), flat(state))
-
-
 @pytest.mark.parametrize("name", ["RNN", "RNNCell"])
 @examples
 @given(data=st.data())
 def test_nonlinearity_may_be_any_callable(name, data):
     named, _, input, states = data.draw(cases(name))
     options = {"batch_first": named.batch_first} if name == "RNN" else {}
-    for function in (getattr(torch, named.nonlinearity), nn.LeakyReLU(1.0)):
-        options |= {"nonlinearity": function, "dtype": input.dtype}
-        layer = type(named)(*_sizes(named), **options)
-        layer.load_state_dict(named.state_dict())
-        if isinstance(function, nn.Module):  # of slope 1, the identity
-            named.nonlinearity = lambda x: x
-        torch.testing.assert_close(
-            call(layer, input, *states), call(named, input, *states)
-        )
-
-
-def test_parameters_of_a_nonlinearity_are_trained_and_not_drawn_anew():
-    layer = RNN.RNN(3, 4, nonlinearity=nn.PReLU(init=0.125))
-    layer(torch.randn(5, 2, 3))[0].sum().backward()
-    assert layer.nonlinearity.weight.grad.abs() > 0
-    layer.reset_parameters()
-    assert layer.nonlinearity.weight.item() == 0.125
-    assert len(list(layer.parameters())) == 3
+    function = {"tanh": torch.tanh, "relu": nn.ReLU()}[named.nonlinearity]
+    options |= {"nonlinearity": function, "dtype": input.dtype}
+    layer = type(named)(*_sizes(named), **options)
+    layer.load_state_dict(named.state_dict())
+    torch.testing.assert_close(call(layer, input, *states), call(named, input, *states))
 
 
 @every_layer
@@ -274,68 +192,6 @@ def test_empty_batch(name):
     make, _, along_time, _ = LAYERS[name]
     shape = (5, 0, 3) if along_time else (0, 3)
     assert call(make(3, 4), torch.zeros(shape))[0].shape == (*shape[:-1], 4)
-
-
-@every_layer
-def test_copies_and_descriptions(name):
-    layer = LAYERS[name][0](3, 4)
-    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-        torch.testing.assert_close(twin.state_dict(), layer.state_dict())
-    assert "3, 4" in repr(layer) and "bias=False" in repr(layer)
-
-
-@every_layer
-def test_device_without_data(name):
-    make, _, along_time, _ = LAYERS[name]
-    results = call(
-        make(3, 4, device="meta"),
-        torch.zeros((5, 2, 3) if along_time else (2, 3), device="meta"),
-    )
-    assert all(result.is_meta and result.shape[-1] == 4 for result in results)
-
-
-@pytest.mark.skipif(not torch.accelerator.is_available(), reason="no accelerator")
-@every_layer
-def test_accelerator_equals_cpu(name):
-    make, _, along_time, _ = LAYERS[name]
-    layer = make(30, 40)
-    input = torch.randn((20, 5, 30) if along_time else (5, 30))
-    expected = results_and_gradients(layer, input, [])[0]
-    device = torch.accelerator.current_accelerator()
-    for result, other in zip(call(layer.to(device), input.to(device)), expected):
-        assert result.device.type == device.type
-        torch.testing.assert_close(result.cpu(), other, rtol=1e-3, atol=1e-3)
-
-
-@every_layer
-def test_autocast(name):
-    make, _, along_time, _ = LAYERS[name]
-    layer = make(3, 4)
-    input = torch.randn((5, 2, 3) if along_time else (2, 3))
-    expected = call(layer, input)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        for dtype in (torch.float32, torch.bfloat16):
-            for result, other in zip(call(layer, input.to(dtype)), expected):
-                torch.testing.assert_close(result.float(), other, rtol=0.05, atol=0.05)
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")  # by PyTorch
-@pytest.mark.parametrize(
-    "name, backend", [(name, "aot_eager") for name in LAYERS] + [("LSTM", "inductor")]
-)
-def test_torch_compile_takes_the_whole_graph(name, backend):
-    if backend == "inductor" and not (shutil.which("g++") or shutil.which("clang++")):
-        pytest.skip("inductor needs a C++ compiler")
-    torch.manual_seed(0)
-    make, _, along_time, _ = LAYERS[name]
-    layer = make(3, 4)
-    input = torch.randn((3, 2, 3) if along_time else (2, 3))
-    torch.compiler.reset()
-    compiled = torch.compile(layer, backend=backend, fullgraph=True)
-    torch.testing.assert_close(
-        results_and_gradients(compiled, input, []),
-        results_and_gradients(layer, input, []),
-    )
 
 
 # --------------------------------------------------- calls as PyTorch's, and bad ones
@@ -368,14 +224,10 @@ def test_sizes_below_1(name, sizes):
 
 
 @every_layer
-def test_bias_is_refused(name):
-    with pytest.raises(ValueError, match="bias must be False, got True"):
-        LAYERS[name][0](3, 4, bias=True)
-
-
-def test_nonlinearity_in_the_place_of_the_bias_is_refused():
-    with pytest.raises(ValueError, match="bias must be False, got 'relu'"):
-        RNN.RNNCell(3, 4, "relu")
+@pytest.mark.parametrize("bias", [True, "relu"])  # the third argument, as in PyTorch
+def test_bias_is_refused(name, bias):
+    with pytest.raises(ValueError, match=f"bias must be False, got {bias!r}"):
+        LAYERS[name][0](3, 4, bias=bias)
 
 
 @pytest.mark.parametrize("name", ["RNNCell", "RNN"])
@@ -392,6 +244,21 @@ def test_input_whose_first_dimension_would_be_taken_for_time(name, shape):
         LAYERS[name][0](3, 4)(torch.zeros(shape))
 
 
+@every_layer
+@pytest.mark.parametrize("option", ["num_layers", "requires_grad", "nonlinearty"])
+def test_unknown_option_is_named_with_its_layer(name, option):
+    with pytest.raises(TypeError, match=rf"^{name}\..*'{option}'"):
+        LAYERS[name][0](3, 4, **{option: 1})
+
+
+@pytest.mark.parametrize("name", ["RNN", "LSTM"])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_empty_sequence(name, batch_first):
+    empty = torch.zeros((2, 0, 3) if batch_first else (0, 2, 3))
+    with pytest.raises(ValueError, match="at least one step"):
+        LAYERS[name][0](3, 4, batch_first=batch_first)(empty)
+
+
 @pytest.mark.parametrize("name", ["RNNCell", "LSTMCell", "RNN", "LSTM"])
 @pytest.mark.parametrize("shape", [(), (4,), (2, 1), (1, 4), (3, 4), (1, 1, 2, 4)])
 @pytest.mark.parametrize("position", [0, 1])
@@ -406,11 +273,6 @@ def test_state_that_would_broadcast(name, shape, position):
 
 
 # ------------------------------------------------------------------- what is handed in
-FORBIDDEN = (
-    "Linear Bilinear RNN RNNCell RNNBase LSTM LSTMCell GRU GRUCell linear bilinear"
-)
-
-
 @pytest.mark.parametrize("name", ["MLP", "RNN", "LSTM"])
 def test_file_uses_none_of_the_layers_it_rebuilds(name):
     tree = ast.parse((FOLDER / f"{name}.py").read_text())
@@ -422,19 +284,14 @@ def test_file_uses_none_of_the_layers_it_rebuilds(name):
     }
     assert imports == {"math", "torch", "nn"}
     used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    assert not used & set(FORBIDDEN.split())
-    assert not [word for word in used if word.startswith(("rnn", "lstm", "gru"))]
+    layers = ("linear", "bilinear", "rnn", "lstm", "gru")
+    assert not [word for word in used if word.lower().startswith(layers)]
 
 
-@pytest.mark.parametrize(
-    "name, use",
-    [
-        ("MLP", "MLP.Linear(3, 4)(torch.zeros(2, 3))"),
-        ("RNN", "RNN.RNN(3, 4)(torch.zeros(5, 2, 3))"),
-        ("LSTM", "LSTM.LSTM(3, 4)(torch.zeros(5, 2, 3))"),
-    ],
-)
-def test_file_stands_alone(name, use, tmp_path):
+@pytest.mark.parametrize("name", ["MLP", "RNN", "LSTM"])
+def test_file_stands_alone(name, tmp_path):
     shutil.copy(FOLDER / f"{name}.py", tmp_path)
-    code = f"import sys; sys.path.insert(0, '.'); import torch, {name}; {use}"
+    layer = {"MLP": "Linear"}.get(name, name)
+    code = f"import sys, torch; sys.path.insert(0, '.'); import {name}; "
+    code += f"{name}.{layer}(3, 4)(torch.zeros(5, 2, 3))"
     subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, check=True)
