@@ -1,5 +1,6 @@
-"""Run notebooks side by side: a process per core, one thread in each, the longest first."""
+"""Run notebooks side by side: a process for each, one thread in each, the longest first."""
 
+import json
 import os
 import re
 import signal
@@ -8,77 +9,94 @@ import sys
 import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import suppress
+from copy import deepcopy
 
+import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from tqdm import tqdm
 
-from submission.record import record, seconds_taken
+from submission.notebooks import code_cells, read_notebook, record_of, record_run
 
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-LOADERS = {  # data set: what the code that loads it says
-    "MNIST": re.compile(r"load_mnist|\bMNIST\("),
-    "FashionMNIST": re.compile(r"load_fashion_mnist|FashionMNIST\("),
-}
-ACCELERATOR = re.compile(r"\bdevice\(\)|accelerator|cuda")
+# run after a notebook's last cell: the data it used, and the modules of its folder
+WHAT_WAS_USED = """
+import json as _json, pathlib as _pathlib, sys as _sys
+_folder = _pathlib.Path({folder!r})
+_files = [getattr(m, "__dict__", {{}}).get("__file__") for m in [*_sys.modules.values()]]
+_files = [_pathlib.Path(f) for f in _files if f]
+_files = [f.relative_to(_folder).as_posix() for f in _files if f.is_relative_to(_folder)]
+_data = getattr(_sys.modules.get("helpers"), "data_used", {{}})
+print()
+print(_json.dumps([sorted({{*_files}}), [*_data.values()]]))
+"""
 
 
 class RunError(Exception):
     """A notebook did not run to its end; the message names it, the cell and the line."""
 
 
-class Task:
-    """A notebook to be run in `folder`; `done` of its `total` code cells have been run."""
+class Run:
+    """The run of a notebook (`declared` in courses.py) in `folder`, where it is replaced."""
 
-    def __init__(self, name, notebook, folder):
-        self.name, self.notebook = name, notebook
-        self.code = [
-            cell
-            for cell in notebook.cells
-            if cell.cell_type == "code" and cell.source.strip()
-        ]
-        self.total, self.done, self.start = len(self.code), 0, None
-        self.source = "\n".join(cell.source for cell in self.code)
+    def __init__(self, folder, declared):
+        self.folder, self.declared = folder.resolve(), declared
+        self.path = self.folder / declared.name
+        self.notebook = read_notebook(self.path)
+        self.start = None
         self.client = NotebookClient(
-            notebook,
+            self.notebook,
             timeout=None,
+            startup_timeout=600,  # a busy machine may be slow
+            iopub_timeout=600,
             kernel_name="python3",
             record_timing=False,
+            store_widget_state=False,
             resources={"metadata": {"path": str(folder)}},
-            on_cell_executed=self._count,
         )
-
-    def _count(self, **_):
-        self.done += 1
-
-    @property
-    def seconds(self):
-        """Since it was started."""
-        return time.perf_counter() - self.start
 
     @property
     def expected(self):
-        """Seconds that the notebook took when it was last saved; unknown is long."""
-        seconds = seconds_taken(self.notebook)
-        return float("inf") if seconds is None else seconds
+        """Seconds of the last recorded run; without one the longest."""
+        return record_of(self.notebook).get("seconds", float("inf"))
 
-    def run(self, environment):
-        """Execute the notebook in place. Raises RunError."""
+    def tables(self):
+        """The relative paths of the saved files that the notebook reads."""
+        found = [
+            p for pattern in self.declared.tables for p in self.folder.glob(pattern)
+        ]
+        return [path.relative_to(self.folder).as_posix() for path in found]
+
+    def execute(self, environment):
+        """Run all cells, record what they used, and write the notebook. Raises RunError."""
+        cells, metadata = self.notebook.cells, deepcopy(self.notebook.metadata)
+        last = nbformat.v4.new_code_cell(WHAT_WAS_USED.format(folder=str(self.folder)))
+        cells.append(last)
         silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         try:
             self.client.execute(env=environment, **silent)
         except CellExecutionError as error:
-            raise RunError(f"{self.name}: {self._failure()}") from error
+            raise RunError(f"{self.path.name}: {self._failure()}") from error
         except DeadKernelError as error:
             raise RunError(
-                f"{self.name}: its kernel died in code cell {self.done + 1} of "
-                f"{self.total}; a likely reason is that memory ran out."
+                f"{self.path.name}: the kernel died; a likely reason is too little memory."
             ) from error
-        record(self.notebook, self.seconds)
+        finally:
+            cells.remove(last)
+        text = "".join(output.get("text", "") for output in last.outputs)
+        modules, data = json.loads(text.strip().splitlines()[-1])
+        CoalesceStreamsPreprocessor().preprocess(self.notebook, {})
+        self.notebook.metadata = metadata  # not what differs between versions of Python
+        data = next((kind for kind in ("sample", "full") if kind in data), "none")
+        seconds = time.perf_counter() - self.start
+        files = modules + self.tables()
+        record_run(self.notebook, self.folder, files, data, seconds)
+        nbformat.write(self.notebook, self.path)
 
     def _failure(self):
         """Where and how a cell failed, with the line of the cell that led to it."""
-        for number, cell in enumerate(self.code, 1):
+        for number, cell in enumerate(code_cells(self.notebook), 1):
             for output in cell.outputs:
                 if output.output_type == "error":
                     where = f"code cell {number}"
@@ -93,132 +111,71 @@ class Task:
         """End the kernel and the processes that it started, at once."""
         provisioner = getattr(self.client.km, "provisioner", None)
         process = getattr(provisioner, "process", None)
-        if process is None:
-            return
-        if getattr(provisioner, "pgid", None) and hasattr(os, "killpg"):
+        if process and getattr(provisioner, "pgid", None) and hasattr(os, "killpg"):
             with suppress(ProcessLookupError):
                 os.killpg(provisioner.pgid, signal.SIGKILL)
-        else:
+        elif process:
             process.kill()
 
 
-def run(tasks, jobs=None):
-    """Execute the notebooks of `tasks` in place, `jobs` (one per core) at a time.
+def find_data(sets):
+    """Find the sets of images, or download them, once for all runs.
 
-    Raises RunError as soon as one fails; the kernels of the others are ended then, as they
-    are by an interruption.
+    Returns variables for their environment, and "full", "sample" or "none" of the data.
+    """
+    if not sets:
+        return {}, "none"
+    import helpers  # PyTorch takes seconds to import, and not every run needs it
+
+    folders = {}
+    for name in sorted(sets):
+        folder = helpers.data_folder(name)
+        folders[helpers.data_used[name]] = folder.resolve()
+    data = "sample" if "sample" in folders else "full"
+    return {"COURSEWORK_DATA": str(folders[data])}, data
+
+
+def run(runs, jobs=None, environment=None):
+    """Execute `runs`, `jobs` (one per core) at a time, with variables for the environment.
+
+    Raises RunError as soon as one fails. Then, and after an interruption, no kernel is left.
     """
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
-    jobs = min(jobs or cores, len(tasks))
-    code = "\n".join(task.source for task in tasks)
+    jobs = min(jobs or cores, len(runs))
     environment = {
         **os.environ,
         **dict.fromkeys(ONE_THREAD, "1"),
-        # for joblib, which the kernels' own loops run on
-        "LOKY_MAX_CPU_COUNT": str(max(1, cores // max(1, jobs))),
-        **data_environment([n for n, words in LOADERS.items() if words.search(code)]),
+        "LOKY_MAX_CPU_COUNT": str(max(1, cores // jobs)),  # for joblib in the notebooks
+        **(environment or {}),
     }
-    shared = {task for task in tasks if ACCELERATOR.search(task.source)}
-    if not (len(shared) > 1 and _has_accelerator()):
-        shared = set()
-    waiting = sorted(tasks, key=lambda task: task.expected, reverse=True)
-    running, display = {}, _Display(tasks)
-    with ThreadPoolExecutor(max(1, jobs)) as pool:
+    waiting = sorted(runs, key=lambda run: run.expected, reverse=True)
+    running, spoke = {}, time.perf_counter()
+    form = "{n_fmt}/{total_fmt} notebooks [{elapsed}]{postfix}"
+    bar = tqdm(total=len(runs), bar_format=form, disable=None)  # in a terminal
+    with ThreadPoolExecutor(jobs) as pool:
         try:
             while waiting or running:
-                for task in list(waiting):
-                    crowded = task in shared and shared & set(running.values())
-                    if len(running) < jobs and not crowded:
-                        waiting.remove(task)
-                        task.start = time.perf_counter()
-                        running[pool.submit(task.run, environment)] = task
-                        display.started(task)
-                ended, _ = wait(running, 0.5, FIRST_COMPLETED)
-                for future in ended:
-                    task = running.pop(future)
+                for run in list(waiting):
+                    busy = any(other.declared.gpu for other in running.values())
+                    if len(running) < jobs and not (busy and run.declared.gpu):
+                        waiting.remove(run)
+                        run.start = time.perf_counter()
+                        running[pool.submit(run.execute, environment)] = run
+                for future in wait(running, 0.5, FIRST_COMPLETED).done:
+                    run = running.pop(future)
                     future.result()
-                    display.ended(task)
-                display.refresh()
+                    bar.update()
+                    seconds = time.perf_counter() - run.start
+                    tqdm.write(f"ran {run.path.name} in {seconds:.0f} s", sys.stderr)
+                names = ", ".join(run.path.stem for run in running.values())
+                bar.set_postfix_str(names)
+                if bar.disable and time.perf_counter() - spoke > 60:  # in a log
+                    spoke = time.perf_counter()
+                    print(f"running {names}; {len(waiting)} to go", file=sys.stderr)
         finally:
             while running:  # also those whose kernel is only now being started
-                for task in running.values():
-                    task.kill()
+                for run in running.values():
+                    run.kill()
                 for future in wait(running, 0.1).done:
                     del running[future]
-            display.close()
-
-
-def data_environment(names):
-    """COURSEWORK_DATA for the kernels: where the sets `names` are, looked up once for all.
-
-    Raises FileNotFoundError when the folder that COURSEWORK_DATA names lacks one of them.
-    """
-    if not names:
-        return {}
-    from helpers import (
-        DATA,
-        data_folder,
-    )  # it takes seconds, and not every run needs it
-
-    folders = {data_folder(name) for name in names}
-    if len(folders) > 1:  # one was downloaded, the other could not be
-        print("The bundled sample is used for all data sets.")
-        folders = {DATA / "sample"}
-    return {"COURSEWORK_DATA": str(folders.pop())}
-
-
-def _has_accelerator():
-    from helpers import device
-
-    return device().type != "cpu"
-
-
-# -------------------------------------------------------------------------- progress
-class _Display:
-    """A bar per running notebook and one for all; in a log, a line for each that ends."""
-
-    def __init__(self, tasks):
-        # tqdm shows nothing where there is no terminal, if disable is None
-        self.all = tqdm(
-            total=len(tasks),
-            bar_format="{n_fmt}/{total_fmt} notebooks [{elapsed}]",
-            disable=None,
-        )
-        self.bars = {}
-        self.spoke = time.perf_counter()
-
-    def started(self, task):
-        self.bars[task] = tqdm(
-            total=task.total,
-            desc=f"  {task.name}",
-            bar_format="{desc}: {n_fmt}/{total_fmt} cells [{elapsed}]",
-            leave=False,
-            disable=None,
-        )
-
-    def ended(self, task):
-        self.bars.pop(task).close()
-        self.all.update()
-        self.say(f"{task.name}: {task.total} cells in {task.seconds:.0f} s")
-
-    def refresh(self):
-        for task, bar in self.bars.items():
-            bar.n = task.done
-            bar.refresh()
-        self.all.refresh()
-        if self.all.disable and time.perf_counter() - self.spoke > 60:
-            self.say(
-                "running: "
-                + ", ".join(
-                    f"{task.name} {task.done}/{task.total} cells, {task.seconds:.0f} s"
-                    for task in self.bars
-                )
-            )
-
-    def say(self, line):
-        self.spoke = time.perf_counter()
-        tqdm.write(line, file=sys.stderr)
-
-    def close(self):
-        for bar in [*self.bars.values(), self.all]:
             bar.close()

@@ -1,0 +1,122 @@
+"""Notebooks: read them, and know what their last run was made of."""
+
+import ast
+import datetime
+import hashlib
+import json
+from pathlib import Path
+
+import nbformat
+
+RECORD = "coursework"  # the key in a notebook's metadata
+
+
+def read_notebook(path):
+    """The notebook in the file `path`. Raises ValueError when it is missing or damaged."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path.name} is missing.")
+    try:
+        return nbformat.read(path, as_version=4)
+    except Exception as error:  # nbformat raises whatever the damage leads to
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path.name} is not a valid notebook: {reason}") from error
+
+
+def code_cells(notebook):
+    """The code cells that are not empty: those with an execution number."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [cell for cell in cells if cell.source.strip()]
+
+
+# ------------------------------------------------------------------- the record of a run
+def record_run(notebook, folder, files, data, seconds):
+    """Keep in the metadata what the outputs came from, so that a change can be found.
+
+    `files` are the relative paths of what the notebook imported and read from `folder`,
+    `data` is "full", "sample" or "none". A rerun with the same outcome keeps its record.
+    """
+    new = {
+        "code": _digest([_tree(cell.source) for cell in code_cells(notebook)]),
+        "data": data,
+        "files": {name: file_digest(folder / name) for name in sorted(files)},
+        "outputs": _digest([cell.outputs for cell in code_cells(notebook)]),
+    }
+    old = record_of(notebook)
+    if {key: old.get(key) for key in new} != new:
+        new["date"] = datetime.date.today().isoformat()
+        new["seconds"] = round(seconds)
+        notebook.metadata[RECORD] = new
+
+
+def record_of(notebook):
+    """The record of the last run, an empty dict where there is none."""
+    return notebook.metadata.get(RECORD) or {}
+
+
+def used_sample(notebook):
+    """Whether the last run was on the sample of the data."""
+    return record_of(notebook).get("data") == "sample"
+
+
+def stale(notebook, folder):
+    """Why the saved outputs are not those of this code: a sentence, or None."""
+    record = record_of(notebook)
+    if not {"code", "data", "date", "files", "outputs"} <= set(record):
+        return "has no record of a run"
+    if record["code"] != _digest([_tree(cell.source) for cell in code_cells(notebook)]):
+        return "has changed since it was run"
+    if record["outputs"] != _digest([cell.outputs for cell in code_cells(notebook)]):
+        return "has outputs that are not those of its last run (changed or cleared)"
+    for name, digest in record["files"].items():
+        if is_missing(folder / name):
+            return f"was run with {name}, which is missing or empty"
+        if digest != file_digest(folder / name):
+            return f"was run before {name} changed"
+    return None
+
+
+def is_missing(path):
+    """Whether there is no file, or an empty one."""
+    return not path.is_file() or not path.stat().st_size
+
+
+def file_digest(path):
+    """A digest of what a file says: of Python code its syntax tree, else its bytes."""
+    if path.suffix == ".py":
+        return _digest(_tree(path.read_text("utf-8", errors="replace")))
+    content = path.read_bytes().replace(
+        b"\r\n", b"\n"
+    )  # as Git may write it on Windows
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _digest(value):
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _tree(source):
+    """The syntax tree of some code as lists, without docstrings; else the code itself.
+
+    Unlike ast.dump, it is the same in every version of Python.
+    """
+    try:
+        return _as_lists(ast.parse(source))
+    except (SyntaxError, ValueError):  # a magic, or damaged
+        return source
+
+
+def _as_lists(node):
+    if isinstance(node, ast.AST):
+        fields = [value for _, value in ast.iter_fields(node)]
+        kept = [_as_lists(value) for value in fields if value not in (None, [])]
+        return [type(node).__name__, *kept]
+    if isinstance(node, list):
+        return [_as_lists(item) for item in node if not _is_docstring(item)]
+    return repr(node)
+
+
+def _is_docstring(node):
+    is_constant = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    return is_constant and isinstance(node.value.value, str)
