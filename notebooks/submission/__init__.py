@@ -1,5 +1,5 @@
-"""Print notebooks to PDF and build what each course wants handed in."""
+"""Print notebooks to PDF and make what each course wants handed in."""
 
-from submission.printer import Page, PrintError, TypstPDFExporter, read_notebook, to_pdf
+from submission.printer import Page, PrintError, TypstPDFExporter, to_pdf
 
-__all__ = ["Page", "PrintError", "TypstPDFExporter", "read_notebook", "to_pdf"]
+__all__ = ["Page", "PrintError", "TypstPDFExporter", "to_pdf"]

@@ -11,12 +11,13 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from submission.courses import COURSES, ROOT, Student, build, wanted_files
+from submission import courses
+from submission.courses import COURSES, Student, build, wanted_files
 from submission.notebooks import (
     is_missing,
     read_notebook,
     record_of,
-    stale,
+    unfit,
     used_sample,
 )
 
@@ -25,6 +26,9 @@ DESCRIPTION = f"""{__doc__}
 With --execute the notebooks are run first, on copies. A run on the bundled sample of the
 data is a trial: its pages say so, and its files go to trial/.
 """
+NOT_SAVED = (
+    "--save is refused: the sample's outputs would replace those of the full data."
+)
 
 
 def main(arguments=None):
@@ -118,23 +122,20 @@ def execute(names, copies, options, wanted=None):
                 originals[run] = course.path / notebook.name, run.path.read_bytes()
     environment, data = runner.find_data({d for run in runs for d in run.declared.data})
     if options.save and data == "sample":
-        raise ValueError(f"--save: {SAMPLE} Nothing was run.")
+        raise ValueError(NOT_SAVED)
     runner.run(runs, options.jobs, environment)
     if options.save:
         if any(used_sample(run.notebook) for run in runs):
-            raise ValueError(f"--save: {SAMPLE} Nothing was saved.")
-        for run, (path, content) in originals.items():
-            if path.read_bytes() != content:
-                raise ValueError(f"{path.name} was edited while it ran: not saved.")
-            save(run.path, path)
-            for table in run.tables():
-                save(run.folder / table, path.parent / table)
+            raise ValueError(NOT_SAVED)
+        edited = [
+            p.name for p, content in originals.values() if p.read_bytes() != content
+        ]
+        if edited:
+            raise ValueError(f"{', '.join(edited)} was edited while it ran: not saved.")
+        for run, (path, _) in originals.items():
+            for name in (path.name, *run.tables()):
+                save(run.folder / name, path.parent / name)
     return folders
-
-
-SAMPLE = (
-    "the data is the bundled sample, and the saved outputs are those of the full data."
-)
 
 
 def save(new, old):
@@ -155,34 +156,22 @@ def hand_in(names, options):
     with tempfile.TemporaryDirectory(prefix="submission-") as copies:
         if options.execute:
             folders = execute(names, Path(copies), options)
-        records = {name: list(_records(name, folders[name])) for name in names}
+        records = {name: list(records_of(name, folders[name])) for name in names}
         contents = make(folders, student)
-    data = {record["data"] for of_course in records.values() for record in of_course}
-    output = options.output or ROOT / ("trial" if "sample" in data else "submissions")
+    trial = any(
+        record["data"] == "sample" for name in names for record in records[name]
+    )
+    output = options.output or courses.ROOT / ("trial" if trial else "submissions")
     write(contents, output)
-    for name, of_course in records.items():
-        dates = sorted({record["date"] for record in of_course})
-        kinds = {record["data"] for record in of_course} - {"none"}
-        on = "".join(f" on the {kind} data" for kind in sorted(kinds))
-        print(f"{name}: outputs of {' to '.join(dates[:1] + dates[1:][-1:])}{on}")
+    for name in names:
+        dates = sorted({record["date"] for record in records[name]})
+        data = sorted({record["data"] for record in records[name]} - {"none"})
+        on_data = "".join(f" on the {kind} data" for kind in data)
+        print(f"{name}: outputs of {' to '.join(dates[:1] + dates[1:][-1:])}{on_data}")
         for file, content in contents[name].items():
             print(f"  {len(content) / 1000:8,.0f} kB  {output / name / file}")
-    if "sample" in data:
-        print(
-            "This is a trial run on the bundled sample of the data: not to be handed in."
-        )
-
-
-def _notebooks(name, folder):
-    """The notebooks that are handed in, in whatever form: name, content."""
-    files = dict.fromkeys(wanted_files(COURSES[name], folder))
-    for file in files:
-        if file.endswith(".ipynb"):
-            yield file, read_notebook(folder / file)
-
-
-def _records(name, folder):
-    return (record_of(notebook) for _, notebook in _notebooks(name, folder))
+    if trial:
+        print("A trial run on the bundled sample of the data: not to be handed in.")
 
 
 def problems(folders, student, options):
@@ -191,25 +180,28 @@ def problems(folders, student, options):
         for field in COURSES[name].needs:
             if not getattr(student, field):
                 yield f"{name} needs --{field.replace('_', '-')}."
-        missing = [
-            f for f in wanted_files(COURSES[name], folder) if is_missing(folder / f)
-        ]
-        yield from (f"{name}: {file} is missing or empty." for file in missing)
-        if missing or options.execute:
-            continue
-        for file, notebook in _notebooks(name, folder):
-            if reason := stale(notebook, folder):
-                yield f"{name}: {file} {reason}: run it, with --execute --save."
-            elif used_sample(notebook):
-                yield f"{name}: {file} was run on the sample: run it on the full data."
-    output = options.output or ROOT / "submissions"
+        for file in wanted_files(COURSES[name], folder):
+            if is_missing(folder / file):
+                yield f"{name}: {file} is missing or empty."
+            elif options.execute or not file.endswith(".ipynb"):
+                continue
+            elif reason := unfit(folder / file):
+                yield f"{name}: {reason} (--execute runs it anew)."
+    output = options.output or courses.ROOT / "submissions"
     for path in (*(output / name for name in folders), output, *output.parents):
         if path.exists() and not path.is_dir():
             yield f"--output {output}: {path} is not a folder."
 
 
+def records_of(name, folder):
+    """The records of the notebooks that a course hands in, in whatever form."""
+    for file in wanted_files(COURSES[name], folder):
+        if file.endswith(".ipynb"):
+            yield record_of(read_notebook(folder / file))
+
+
 def make(folders, student):
-    """The files (bytes) of the courses by name, side by side; prints warnings."""
+    """{course: {file's name: content}}, made side by side; prints warnings."""
     makers = {
         (name, file): make
         for name, folder in folders.items()
@@ -219,46 +211,40 @@ def make(folders, student):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for (name, file), content in zip(makers, pool.map(_call, makers.values())):
+            made = pool.map(lambda make: make(), makers.values())
+            for (name, file), content in zip(makers, made):
                 contents[name][file] = content
     for warning in caught:
         print(f"warning: {warning.message}", file=sys.stderr)
     return contents
 
 
-def _call(function):
-    return function()
-
-
 def write(contents, output):
-    """Replace the courses' folders in `output`, each by one rename; other files stay."""
+    """Replace the courses' folders in `output`; other files in them stay."""
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".new-", dir=output) as aside:
         for name, files in contents.items():
-            new, old, kept = (
-                Path(aside, name),
-                output / name,
-                Path(aside, f"old {name}"),
-            )
-            if old.exists():
-                shutil.copytree(old, new)
+            new = Path(aside, name)
+            if (output / name).exists():
+                shutil.copytree(output / name, new, symlinks=True)
             new.mkdir(exist_ok=True)
             for file, content in files.items():
                 (new / file).write_bytes(content)
         for name in contents:
-            new, old, kept = (
-                Path(aside, name),
-                output / name,
-                Path(aside, f"old {name}"),
-            )
-            try:
-                if old.exists():
-                    os.rename(old, kept)
-                os.rename(new, old)
-            except BaseException:
-                if kept.exists() and not old.exists():
-                    os.rename(kept, old)
-                raise
+            replace_folder(Path(aside, name), output / name)
+
+
+def replace_folder(new, old):
+    """Rename the folder `new` to `old`, and what was there away; undone when it fails."""
+    away = new.with_name(f"old {new.name}")
+    try:
+        if old.exists():
+            os.rename(old, away)
+        os.rename(new, old)
+    except BaseException:
+        if away.exists() and not old.exists():
+            os.rename(away, old)
+        raise
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 A new course is a folder in notebooks/ and an entry in COURSES.
 """
 
-import ast
 import io
 import re
 import warnings
@@ -16,7 +15,6 @@ import nbformat
 from pypdf import PdfReader
 
 from submission.notebooks import (
-    code_cells,
     read_notebook,
     used_sample,
 )
@@ -162,6 +160,7 @@ COURSES = {
                 listing=(
                     "mytorch/__init__.py",
                     *(f"mytorch/{name.lower()}.py" for name in LAYERS),
+                    "mytorch/checks.py",
                     "parity.py",
                 ),
             )
@@ -226,15 +225,17 @@ def build(course, folder, student):
 
 
 def wanted_files(course, folder):
-    """The relative paths of the files in `folder` that are handed in or listed."""
+    """The relative paths of the files in `folder` that are handed in, printed or listed."""
+    files = []
     for made_from in course.files.values():
+        if isinstance(made_from, Archive):
+            files += ["README.md", *files_named_in_readme(folder)]
+            made_from = made_from.report
         if isinstance(made_from, Document):
-            yield from (*made_from.notebooks, *made_from.listing)
-        elif isinstance(made_from, Archive):
-            yield "README.md"
-            yield from files_named_in_readme(folder)
+            files += [*made_from.notebooks, *made_from.listing]
         else:
-            yield made_from
+            files.append(made_from)
+    return list(dict.fromkeys(files))
 
 
 def print_document(document, folder, student):
@@ -243,9 +244,7 @@ def print_document(document, folder, student):
     trial = any(map(used_sample, notebooks))
     if document.question:
         notebooks = [questions(notebooks[0])[document.question - 1]]
-    if (
-        document.listing
-    ):  # the notebooks follow each other on a page, the code on a new one
+    if document.listing:  # the testers follow each other, the code starts a page
         cells = [cell for notebook in notebooks for cell in notebook.cells]
         notebooks = [nbformat.from_dict({**notebooks[0], "cells": cells})]
         notebooks.append(_listing(folder, document.listing))
@@ -303,7 +302,7 @@ def questions(notebook):
 # ----------------------------------------------------------------------------- an archive
 FILE = re.compile(r"`([\w./-]+\.(?:py|ipynb|csv|json|png|txt))`")
 GENERATED = {"report.pdf", "helpers.py", "requirements.txt"}
-PACKAGES = {"PIL": "pillow", "IPython": "ipython"}  # module: package, where they differ
+PACKAGES = {"pil": "pillow"}  # module: package, where their names differ
 
 
 def files_named_in_readme(folder):
@@ -335,17 +334,12 @@ def _requirements(files):
     """The lines of requirements.txt for what the archive's code imports, and for Jupyter."""
     modules = {"jupyter"}
     for name, content in files.items():
-        text = content.decode("utf-8", errors="ignore")
-        if name.endswith(".ipynb"):
-            cells = code_cells(nbformat.reads(text, as_version=4))
-            text = "\n".join(re.sub(r"(?m)^[%!].*", "", cell.source) for cell in cells)
-        if name.endswith((".py", ".ipynb")):
-            for node in ast.walk(ast.parse(text)):
-                if isinstance(node, ast.Import):
-                    modules |= {alias.name.split(".")[0] for alias in node.names}
-                elif isinstance(node, ast.ImportFrom) and node.module:
-                    modules.add(node.module.split(".")[0])
-    packages = {PACKAGES.get(module, module) for module in modules}
+        if name.endswith(
+            (".py", ".ipynb")
+        ):  # in JSON a line of code starts with a quote
+            imported = re.findall(rb'(?m)^[\s"]*(?:import|from) (\w+)', content)
+            modules |= {module.decode().lower() for module in imported}
     pinned = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
     lines = [line.split("#")[0].strip() for line in pinned]
+    packages = {PACKAGES.get(module, module) for module in modules}
     return "".join(f"{line}\n" for line in lines if line.split("==")[0] in packages)

@@ -15,7 +15,7 @@ def read_notebook(path):
     """The notebook in the file `path`. Raises ValueError when it is missing or damaged."""
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path.name} is missing.")
+        raise ValueError(f"{path.name} is missing")
     try:
         return nbformat.read(path, as_version=4)
     except Exception as error:  # nbformat raises whatever the damage leads to
@@ -59,20 +59,26 @@ def used_sample(notebook):
     return record_of(notebook).get("data") == "sample"
 
 
-def stale(notebook, folder):
-    """Why the saved outputs are not those of this code: a sentence, or None."""
-    record = record_of(notebook)
+def unfit(path):
+    """Why the outputs saved in a notebook can't be handed in: a sentence, or None."""
+    try:
+        notebook = read_notebook(path)
+    except ValueError as error:
+        return str(error)
+    record, cells = record_of(notebook), code_cells(notebook)
     if not {"code", "data", "date", "files", "outputs"} <= set(record):
-        return "has no record of a run"
-    if record["code"] != _digest([_tree(cell.source) for cell in code_cells(notebook)]):
-        return "has changed since it was run"
-    if record["outputs"] != _digest([cell.outputs for cell in code_cells(notebook)]):
-        return "has outputs that are not those of its last run (changed or cleared)"
+        return f"{path.name} has no record of a run"
+    if record["code"] != _digest([_tree(cell.source) for cell in cells]):
+        return f"{path.name} has changed since it was run"
+    if record["outputs"] != _digest([cell.outputs for cell in cells]):
+        return f"{path.name} has outputs that its last run didn't make, or lost some"
     for name, digest in record["files"].items():
-        if is_missing(folder / name):
-            return f"was run with {name}, which is missing or empty"
-        if digest != file_digest(folder / name):
-            return f"was run before {name} changed"
+        if is_missing(path.parent / name):
+            return f"{path.name} was run with {name}, which is missing or empty"
+        if digest != file_digest(path.parent / name):
+            return f"{path.name} was run before {name} changed"
+    if record["data"] == "sample":
+        return f"{path.name} was run on the sample, which is a trial"
     return None
 
 

@@ -33,7 +33,7 @@ print(_json.dumps([sorted({{*_files}}), [*_data.values()]]))
 """
 
 
-class RunError(Exception):
+class RunError(RuntimeError):
     """A notebook did not run to its end; the message names it, the cell and the line."""
 
 
