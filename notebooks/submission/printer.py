@@ -1,6 +1,6 @@
 """Print notebooks to PDF: what Jupyter shows (HTML), read by pandoc, set by Typst.
 
-No LaTeX, no browser, no network. nbconvert renders Markdown and prepares the outputs;
+No LaTeX, no browser, no network. nbconvert renders the Markdown and prepares the outputs;
 page.typ says how a page looks.
 """
 
@@ -8,7 +8,6 @@ import base64
 import html
 import importlib.util
 import io
-import mimetypes
 import re
 import subprocess
 import tempfile
@@ -17,6 +16,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
+from xml.etree import ElementTree
 
 import pypandoc
 import typst
@@ -29,22 +29,20 @@ from nbconvert.utils.exceptions import ConversionException
 from PIL import Image
 from traitlets import Bool, Unicode
 
-from submission.notebooks import read_notebook, used_sample  # noqa: F401
+from submission.notebooks import used_sample
 
 TEMPLATE = Path(__file__).with_name("page.typ")
 TRIAL = "Trial run on a sample of the data"
 TRIAL_NOTE = (
-    "This is a trial run on a sample of the data. The text describes the full run: "
-    "figures, tables and outputs below can contradict it."
+    "This is a trial run on a sample of the data; the text describes the full run."
 )
 PREPROCESSORS = (
     TagRemovePreprocessor(
-        enabled=True,
         remove_cell_tags={"remove-cell"},
         remove_input_tags={"remove-input", "hide-input"},
         remove_all_outputs_tags={"remove-output"},
     ),
-    CoalesceStreamsPreprocessor(enabled=True),
+    CoalesceStreamsPreprocessor(),
 )
 
 
@@ -84,11 +82,11 @@ class TypstPDFExporter(Exporter):
         nb, resources = super().from_notebook_node(nb, resources, **kw)
         resources["output_extension"] = self.file_extension
         about = resources.get("metadata", {})
-        no_input = self.config.get("TemplateExporter", {}).get("exclude_input", False)
+        no_input = self.config.TemplateExporter.get("exclude_input") is True
         page = Page(
-            heading=about.get("name") or "Notebook",
+            about.get("name") or "Notebook",
             name=self.name,
-            hide_code=self.exclude_input or no_input is True,
+            hide_code=self.exclude_input or no_input,
             trial=used_sample(nb),
         )
         return to_pdf([nb], page, about.get("path")), resources
@@ -98,13 +96,74 @@ def to_pdf(notebooks, page, folder=None):
     """The PDF (bytes) of one or more notebooks, each on a new page; the same bytes each time.
 
     Pictures that Markdown cells name are read relative to `folder`. What cannot be shown
-    leaves words on the page and a warning. Raises PrintError when Typst cannot set a page.
+    leaves words on the page and a warning. Raises PrintError when a page cannot be set.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        document = _Document(page, Path(folder or "."), Path(scratch))
-        for notebook in notebooks:
-            document.add(notebook)
-        return document.compile()
+    printout = _Printout(page, Path(folder or "."))
+    for notebook in notebooks:
+        printout.add(notebook)
+    return printout.pdf()
+
+
+# ------------------------------------------------------------------- Markdown, formulas
+# page.typ defines what pandoc's Typst has not: \tfrac, and bars without space around them
+ARGUMENT = r"\s*(\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}|\\\w+|\w)"
+TFRAC = re.compile(r"\\tfrac" + 2 * ARGUMENT)
+BAR = re.compile(r"(\\(?:left|right|middle|[bB]igg?[lrm]?)?\s*)?\|")
+NORM = re.compile(r"(?<!\\)(?<!\\left)\\\|(.+?)(?<!\\right)\\\|")
+INDEX = re.compile(r"(?<!\\)\[([^][{}&\\]*[-+][^][{}&\\]*)\]")  # y[t-1] is not torn
+TAG = re.compile(r"\\tag\*?\{(.*?)\}|\\q?quad\s*\((\d+[a-z]?)\)$")
+MACRO = re.compile(
+    r"\\(?:(?:re)?newcommand\*?\{?\\\w+\}?(?:\[\d\])*|DeclareMathOperator\*?\{\\\w+\})"
+    r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}"
+)
+TYPST_CODE = re.compile(r"(?ms)(^ *(`{3,}).*?^ *\2$)")
+TYPST_FIXES = {
+    r'"tfrac" \(': "tfrac(",
+    " semi.rev ": ", ",
+    '"vbar"': "vbar",
+    "∥(.+?)∥": r"norm(\1)",
+    r'("\w+"\)?) (?=\\?\()': r"\1",
+    r"#box\(stroke: black, inset: 3pt, ": "#boxed(",
+}
+
+
+class _Renderer(IPythonRenderer):
+    """nbconvert's Markdown, with code and formulas in the form that pandoc reads."""
+
+    def __init__(self):
+        super().__init__(escape=False, exclude_anchor_links=True)
+        self.macros = []  # they last to the end of the notebook
+
+    def block_code(self, code, info=None):
+        return _pre(code, re.sub(r"\W.*", "", info or "") or "text")
+
+    def inline_math(self, body):
+        return self.formula(r"\({}\)", INDEX.sub(r"\\left[\1\\right]", body))
+
+    def block_math(self, body):
+        tag = TAG.search(body.strip())
+        if tag:
+            label = rf"\text{{⟨tag:{tag[1] or tag[2]}⟩}}"
+            body = label + body.replace(tag[0], "")
+        return self.formula(r"\[{}\]", body)
+
+    def latex_environment(self, name, body):
+        return self.block_math(rf"\begin{{{name}}}{body}\end{{{name}}}")
+
+    def formula(self, form, body):
+        self.macros += MACRO.findall(body)
+        body = NORM.sub(r"\\lVert \1\\rVert ", MACRO.sub("", body).strip())
+        if r"\begin{array}" not in body:  # whose columns can have rules
+            body = BAR.sub(lambda m: m[0] if m[1] else r"\operatorname{vbar}", body)
+        while (
+            new := TFRAC.sub(r"\\operatorname{tfrac}\\left(\1⁏\2\\right)", body)
+        ) != body:
+            body = new
+        tex = form.format("".join([*self.macros, body]))
+        return f'<span class="tex">{html.escape(tex)}</span>' if body else ""
+
+    def _embed_image_or_attachment(self, src):
+        return src
 
 
 def _pre(text, kind):
@@ -113,150 +172,120 @@ def _pre(text, kind):
     return f'<pre class="{kind}"><code>{html.escape(text)}\n</code></pre>'
 
 
-def _say(words):
-    """Words in the place of what cannot be shown, and a warning."""
-    warnings.warn(f"not printed: {words}", stacklevel=2)
-    return f"[{words}]"
+def _words(reason):
+    """What stands in the place of what cannot be shown; also a warning."""
+    warnings.warn(f"not printed: {reason}", stacklevel=2)
+    return f"[{reason}]"
 
 
-# ------------------------------------------------------------------- Markdown, formulas
-# page.typ defines what pandoc's Typst has not: \tfrac, and bars without space around them
-TFRAC = r"\newcommand{\tfrac}[2]{\operatorname{tfrac}\left(#1⁏#2\right)}"
-BAR = re.compile(r"(\\(?:left|right|middle|[bB]igg?[lrm]?)?\s*)?\|")
-MACRO = re.compile(
-    r"\\(?:(?:re)?newcommand\*?\{?\\\w+\}?(?:\[\d\])*|DeclareMathOperator\*?\{\\\w+\})"
-    r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}"
-)
+def _tag(name, inner="", **attributes):
+    tag = BeautifulSoup(f"<{name}>{inner}</{name}>", "html.parser").find(name)
+    tag.attrs = attributes
+    return tag
 
 
-class _Renderer(IPythonRenderer):
-    """nbconvert's Markdown, with code and formulas in the form that pandoc reads."""
-
-    def __init__(self, macros):
-        super().__init__(escape=False, exclude_anchor_links=True)
-        self.macros = macros
-
-    def block_code(self, code, info=None):
-        return _pre(code, re.sub(r"\W.*", "", info or "") or "text")
-
-    def inline_math(self, body):
-        return self.formula(body, r"\(", r"\)")
-
-    def block_math(self, body):
-        return self.formula(body, r"\[", r"\]")
-
-    def latex_environment(self, name, body):
-        return self.block_math(f"\\begin{{{name}}}{body}\\end{{{name}}}")
-
-    def formula(self, body, start, end):
-        self.macros += MACRO.findall(body)
-        body = MACRO.sub("", body).strip()
-        body = re.sub(r"(?<!\\)\\\|(.+?)\\\|", r"\\lVert \1\\rVert ", body)
-        if r"\begin{array}" not in body:  # whose columns can have rules
-            body = BAR.sub(lambda m: m[0] if m[1] else r"\operatorname{vbar}", body)
-        tag = re.search(r"\\tag\*?\{(.*?)\}", body)
-        if tag and start == r"\[":
-            body = rf"\text{{⟨tag:{tag[1]}⟩}}{body.replace(tag[0], '')}"
-        text = html.escape("".join([TFRAC, *self.macros, body]), quote=False)
-        return f'<span class="tex">{start}{text}{end}</span>' if body else ""
-
-    def _embed_image_or_attachment(self, src):
-        return src
-
-
-# ------------------------------------------------------------------------ the notebook
-OPTION = re.compile(r"^#\| ?([\w-]+): *(.*(?:\n#\| {2,}.*)*)\n?", re.MULTILINE)
+# ------------------------------------------------------------------------- the notebook
+OPTION = re.compile(r"^#\| ?([\w-]+): *(.*(?:\n#\| {2,}.*)*)", re.MULTILINE)
 PICTURES = ("image/svg+xml", "image/png", "image/jpeg", "image/gif", "image/webp")
 SHOWN = (*PICTURES, "text/html", "text/markdown", "text/latex", "text/plain")
-REPR = re.compile(r"<.*>|[\w.]+\(.*\)", re.DOTALL)  # of an object, not for readers
-UNSHOWN = {
-    "audio": "a sound",
-    "video": "a video",
-    "iframe": "a page of another site",
-    "canvas": "an interactive figure",
-    "object": "an embedded object",
-    "embed": "an embedded object",
-}
+REPR = re.compile(r"<.*>|[\w.]+\(.*\)|", re.DOTALL)  # of an object, not for readers
+PROGRESS = re.compile(r"^.*\d%\|.*\|.*\[.*\]\n?", re.MULTILINE)  # tqdm's last line
+NEEDS_BROWSER = ("audio", "video", "iframe", "canvas", "object", "embed")
+SHORT = 10  # lines of an output that stay with their code
 
 
-class _Document:
-    """Collects the HTML of the cells, and the pictures as files in `scratch`."""
+class _Printout:
+    """The HTML of the cells in `parts`, and their pictures (bytes) in `files`."""
 
-    def __init__(self, page, folder, scratch):
-        self.page, self.folder, self.scratch = page, folder, scratch
-        self.parts, self.pictures = [], 0
+    def __init__(self, page, folder):
+        self.page, self.folder = page, folder
+        self.parts, self.files = [], {}
 
     def add(self, notebook):
         """Append a notebook, on a new page."""
         notebook = deepcopy(notebook)
         for preprocessor in PREPROCESSORS:
             notebook, _ = preprocessor.preprocess(notebook, {})
-        info = notebook.metadata.get("language_info", {})
-        language = re.sub(r"\W", "", info.get("name", "python"))
-        self.renderer = _Renderer(macros=[])
+        language = notebook.metadata.get("language_info", {}).get("name", "python")
+        self.renderer = _Renderer()
         if self.parts:
             self.parts.append(_pre("", "pagebreak"))
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
-                self.parts.append(self.markdown_cell(cell))
+                source = cell.source
+                for name, bundle in cell.get("attachments", {}).items():
+                    kept = self.keep(base64.b64decode(next(iter(bundle.values()))))
+                    for written in (name, quote(name)):
+                        source = source.replace(f"attachment:{written}", kept)
+                self.parts.append(self.markdown(source))
             elif cell.cell_type == "code":
-                self.parts += self.code_cell(cell, language)
+                self.parts.append(self.code_cell(cell, re.sub(r"\W", "", language)))
             elif cell.source.strip():
                 self.parts.append(_pre(cell.source, "output"))
 
-    def markdown(self, source):
-        return MarkdownWithMath(renderer=self.renderer).render(source)
+    def keep(self, content):
+        """The name of the file that `content`, of a picture, is kept in."""
+        name = f"kept-{len(self.files)}"
+        self.files[name] = content
+        return name
 
-    def markdown_cell(self, cell):
-        """The HTML of a Markdown cell with the pictures attached to it."""
-        source = cell.source
-        for name, bundle in cell.get("attachments", {}).items():
-            kind = next(iter(bundle))
-            data = f"data:{kind};base64,{bundle[kind]}"
-            for written in (name, quote(name)):
-                source = source.replace(f"(attachment:{written}", f"({data}")
-        return self.markdown(source)
+    def markdown(self, source):
+        return self.without_drawings(
+            MarkdownWithMath(renderer=self.renderer).render(source)
+        )
+
+    def without_drawings(self, source):
+        """The HTML with an <img> for each <svg>, whose spelling HTML parsers change."""
+
+        def replace(match):
+            svg = match[0].replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+            svg = match[0] if "xmlns=" in match[0] else svg
+            return f'<img src="{self.keep(svg.encode())}">'
+
+        return re.sub(r"(?s)<svg\b.*?</svg>", replace, source)
 
     def code_cell(self, cell, language):
-        """The HTML of the code, if it is to be printed, and of each output."""
+        """The HTML of the code, if it is to be printed, and of the outputs."""
         options = [
-            (m[1], re.sub(r"\n#\| +", " ", m[2])) for m in OPTION.finditer(cell.source)
+            (k, re.sub(r"\n#\| +", " ", v)) for k, v in OPTION.findall(cell.source)
         ]
-        code = re.sub(r"\A(#\|.*\n?)+", "", cell.source)
-        hidden = self.page.hide_code or cell.metadata.get("transient", {}).get(
-            "remove_source"
-        )
-        if code.strip() and not hidden:
-            kind = f"in-{cell.execution_count or ''}-{language}"
-            yield _pre(code, kind)
-        outputs = BeautifulSoup(
-            "\n".join(map(self.output, cell.outputs)), "html.parser"
-        )
-        self.caption(outputs, options)
-        yield str(outputs)
+        code = re.sub(r"\A(#\|.*\n?)+", "", cell.source).strip("\n")
+        outputs = [text for text in map(self.output, cell.outputs) if text]
+        shown = ""
+        removed = cell.metadata.get("transient", {}).get("remove_source")
+        if code.strip() and not self.page.hide_code and not removed:
+            shown = _pre(code, f"in-{cell.execution_count or ''}-{language}")
+            first = outputs[0] if outputs else ""
+            if first.startswith("<pre") and first.count("\n") <= SHORT:
+                shown = f'<div typst:sticky="true" typst:above="0.9em">{shown}</div>'
+        soup = BeautifulSoup("".join(outputs), "html.parser")
+        self.caption(soup, options)
+        return f"{shown}{soup}"
 
-    def caption(self, outputs, options):
+    def caption(self, soup, options):
         """Give the first picture and the first table of a cell their captions and names."""
-        for key, text in options:
-            kind = {"fig-cap": "fig", "tbl-cap": "tbl"}.get(key)
-            if kind is None:
+        labels = [value for key, value in options if key == "label"]
+        alt = dict(options).get("fig-alt", "").strip("\"' ")
+        for key, value in options:
+            if key not in ("fig-cap", "tbl-cap"):
                 continue
-            names = [v for k, v in options if k == "label" and v.startswith(kind)]
-            found = outputs.find(["img", "svg"] if kind == "fig" else "table")
-            text = self.markdown(text.strip("\"' ")).strip()
-            text = text.removeprefix("<p>").removesuffix("</p>")
+            kind = key.removesuffix("-cap")
+            found = soup.find("img" if kind == "fig" else "table")
             if found is None:
-                warnings.warn(f"no output for the caption {text!r}", stacklevel=2)
-            elif kind == "fig":
-                alts = [v for k, v in options if k == "fig-alt"]
-                found["alt"] = found.get("alt") or "".join(alts)
-                figure = found.wrap(outputs.new_tag("figure", attrs=_id(names)))
+                warnings.warn(f"no output for the caption: {value}", stacklevel=2)
+                continue
+            names = [label for label in labels if label.startswith(kind)]
+            name = {"id": names[0]} if names else {}
+            text = self.markdown(value.strip("\"' ")).strip()[len("<p>") : -len("</p>")]
+            if kind == "tbl":
+                found.attrs.update(name)
+                found.insert(0, _tag("caption", text))
+            else:
+                found["alt"] = found.get("alt") or alt
+                figure = found.wrap(_tag("figure", **name))
                 figure.append(_tag("figcaption", text))
                 if figure.parent.name == "p":
                     figure.parent.unwrap()
-            else:
-                found.attrs.update(_id(names))
-                found.insert(0, _tag("caption", text))
 
     # ----------------------------------------------------------------------- outputs
     def output(self, output):
@@ -264,271 +293,234 @@ class _Document:
         if output.output_type == "stream":
             return self.lines(output.text)
         if output.output_type == "error":
-            lines = "\n".join(output.traceback)
-            return self.lines(lines or f"{output.ename}: {output.evalue}")
-        data, plain = output.data, str(output.data.get("text/plain", ""))
+            message = f"{output.ename}: {output.evalue}"
+            return self.lines("\n".join(output.traceback) or message)
+        data, plain = output.data, str(output.data.get("text/plain", "")).strip()
         kind = next((kind for kind in SHOWN if kind in data), None)
         if kind in PICTURES:
-            size = output.metadata.get(kind, {})
-            return self.picture_output(data[kind], kind, size)
+            return self.picture(data[kind], kind, output.metadata.get(kind))
         if kind == "text/html":
-            return self.html_output(data[kind], plain)
-        if kind in ("text/markdown", "text/latex"):
-            if self.page.hide_code and data[kind].startswith("<details>"):
-                return ""
-            return self.markdown(data[kind])
-        if kind and set(data) == {kind} or not REPR.fullmatch(plain.strip()):
+            soup = BeautifulSoup(self.without_drawings(data[kind]), "html.parser")
+            for element in soup(["script", "style"]):
+                element.decompose()
+            if soup.get_text().strip() or soup(["img", *NEEDS_BROWSER]):
+                return f"<div>{soup}</div>"
+        elif kind in ("text/markdown", "text/latex"):
+            is_listing = data[kind].startswith("<details>")
+            return (
+                "" if self.page.hide_code and is_listing else self.markdown(data[kind])
+            )
+        if set(data) == {"text/plain"} or not REPR.fullmatch(plain):
             return self.lines(plain)
-        return f"<p>{_say('an output that only Jupyter shows')}</p>"
+        return f"<p>{_words('an output that only Jupyter can show')}</p>"
 
     def lines(self, text):
-        text = strip_ansi(text).strip("\n")
+        text = PROGRESS.sub("", strip_ansi(text)).strip("\n")
         return _pre(text, "output") if text.strip() else ""
 
-    def picture_output(self, content, kind, size):
-        if kind != "image/svg+xml":
-            content = f"data:{kind};base64,{content}"
-        else:
-            content = f"data:{kind},{quote(content)}"
-        width = size.get("width") if isinstance(size, dict) else None
-        alt = html.escape(size.get("alt", "") if isinstance(size, dict) else "")
-        width = f' width="{width * 0.75:.2f}pt"' if width else ""
-        return f'<p><img src="{content}" alt="{alt}"{width}></p>'
+    def picture(self, content, kind, size):
+        """The HTML of a picture, whose size (of a screen with fine dots) can be given."""
+        is_text = kind == "image/svg+xml"
+        name = self.keep(content.encode() if is_text else base64.b64decode(content))
+        size = size if isinstance(size, dict) else {}
+        width = f' width="{size["width"] * 0.75:.2f}pt"' if size.get("width") else ""
+        return (
+            f'<p><img src="{name}" alt="{html.escape(size.get("alt", ""))}"{width}></p>'
+        )
 
-    def html_output(self, source, plain):
-        soup = BeautifulSoup(source, "html.parser")
-        for element in soup(["script", "style"]):
-            element.decompose()
-        is_seen = soup.get_text().strip() or soup.find(["img", "svg", *UNSHOWN])
-        if not is_seen:
-            if plain and not REPR.fullmatch(plain.strip()):
-                return self.lines(plain)
-            return f"<p>{_say('an output that only Jupyter shows')}</p>"
-        for text in _texts(soup):  # formulas, as Jupyter finds them in an output
-            formula = r"\$\$(.+?)\$\$|\$(.+?)\$"
-            if re.search(formula, text):
-                text.replace_with(BeautifulSoup(self.markdown(text), "html.parser"))
-        return f'<div class="html">{soup}</div>'
-
-    # ----------------------------------------------------------------------- the end
-    def compile(self):
+    # ------------------------------------------------------------------- the whole page
+    def pdf(self):
         """The PDF as bytes."""
         soup = BeautifulSoup("\n".join(self.parts), "html.parser")
         for element in soup(["script", "style"]):
             element.decompose()
+        for element in soup(NEEDS_BROWSER):
+            words = f"{element.name}: only a browser can show it"
+            element.replace_with(_words(words))
         if self.page.trial:
             note = _tag("p", f"<strong>{TRIAL_NOTE}</strong>")
             title = None if self.page.title else soup.find("h1")
             title.insert_after(note) if title else soup.insert(0, note)
-        self.place_pictures(soup)
+        pictures = self.place_pictures(soup)
         _arrange(soup)
         _set_type(soup)
         _link(soup)
-        body = self.pandoc(str(soup))
-        main = '#import "page.typ": *\n#show: document\n' + body
-        (self.scratch / "main.typ").write_text(main, "utf-8")
-        (self.scratch / "page.typ").write_bytes(TEMPLATE.read_bytes())
-        inputs = {
-            "heading": self.page.heading,
-            "name": self.page.name,
-            "title": self.page.title,
-            "authors": ", ".join(self.page.authors),
-            "trial": TRIAL if self.page.trial else "",
-        }
-        try:
-            pdf = typst.compile(
-                self.scratch / "main.typ", font_paths=_font_paths(), sys_inputs=inputs
-            )
-        except typst.TypstError as error:
-            raise PrintError(f"Typst cannot set the notebook: {error}") from error
-        if b"LastResort" in pdf:
-            warnings.warn(
-                "no font has some of the characters, which are printed as boxes: install a "
-                "font for their script (Noto, https://fonts.google.com/noto)",
-                stacklevel=3,
-            )
-        return pdf
-
-    def pandoc(self, body):
-        """The HTML as Typst."""
-        reader = "html+tex_math_single_backslash-auto_identifiers"
-        run = subprocess.run(
-            [pypandoc.get_pandoc_path(), "-f", reader, "-t", "typst", "--wrap=none"],
-            input=body.encode(),
-            capture_output=True,
-            check=False,
-        )
-        messages = run.stderr.decode(errors="replace")
-        if run.returncode:
-            raise PrintError(f"pandoc cannot read the notebook: {messages.strip()}")
-        for formula in re.findall(
-            r"Could not convert TeX math (.*), rendering", messages
-        ):
-            formula = formula.replace(TFRAC, "")
-            warnings.warn(f"printed as TeX, not as a formula: {formula}", stacklevel=3)
-        text = (
-            run.stdout.decode()
-            .replace(r'"tfrac" (', "tfrac(")
-            .replace(" semi.rev ", ", ")
-        )
-        text = text.replace('"vbar"', "vbar")
-        return text.replace("#box(stroke: black, inset: 3pt, ", "#boxed(")
+        return _set(_as_typst(str(soup)), pictures, self.page)
 
     def place_pictures(self, soup):
-        """Put each picture into a file of its own, and words where there is none."""
-        for svg in soup("svg"):
-            svg["xmlns"] = "http://www.w3.org/2000/svg"
-            source = f"data:image/svg+xml,{quote(str(svg))}"
-            svg.replace_with(soup.new_tag("img", attrs={"src": source}))
-        for name, words in UNSHOWN.items():
-            for element in soup(name):
-                element.replace_with(_say(words))
+        """{file name: content} of the pictures; words where one cannot be shown."""
+        pictures = {}
         for image in soup("img"):
-            source = image.get("src", "")
             try:
-                content = self.read_picture(source)
-                suffix, width = _measure(content)
-            except (OSError, ValueError, Image.DecompressionBombError) as error:
-                words = image.get("alt") or source[:60]
-                image.replace_with(
-                    _say(f"a picture that cannot be read: {words} ({error})")
-                )
+                content = self.read_picture(image.get("src", ""))
+                ending, width = _measure(content)
+            except (
+                OSError,
+                ValueError,
+                SyntaxError,
+                Image.DecompressionBombError,
+            ) as error:
+                about = image.get("alt") or image.get("src", "")[:60]
+                reason = "not found" if isinstance(error, FileNotFoundError) else error
+                image.replace_with(_words(f"picture “{about}”: {reason}"))
                 continue
-            self.pictures += 1
-            image["src"] = f"picture-{self.pictures}{suffix}"
-            (self.scratch / image["src"]).write_bytes(content)
-            style = re.search(
-                r"(?<![-\w])width:\s*([\d.]+(px|%|pt|em))", image.get("style", "")
-            )
-            if style:
-                image["width"] = style[1]
-            elif width and not image.get("width") and not image.get("height"):
+            image["src"] = f"picture-{len(pictures)}.{ending}"
+            pictures[image["src"]] = content
+            for side in ("width", "height"):
+                size = rf"(?<![-\w]){side}: *([\d.]+(px|%|pt|em))"
+                if style := re.search(size, image.get("style", "")):
+                    image[side] = style[1]
+            if width and not image.get("width") and not image.get("height"):
                 image["width"] = f"{width:.2f}pt"
+        return pictures
 
     def read_picture(self, source):
         """The bytes of a picture; raises OSError or ValueError when there is none."""
+        if source in self.files:
+            return self.files[source]
         if source.startswith("data:"):
             kind, _, content = source.partition(",")
-            content = unquote(content)
-            return base64.b64decode(content) if "base64" in kind else content.encode()
+            content = unquote(content).encode()
+            return base64.b64decode(content) if "base64" in kind else content
         if re.match(r"\w{2,}:|//", source):
-            raise ValueError("it is not a file beside the notebook")
+            raise ValueError("not a file beside the notebook")
         path = self.folder / unquote(source)
-        if not path.is_file():
-            path = self.folder / unquote(re.sub(r"[?#].*", "", source))
-        return path.read_bytes()
+        return (
+            path if path.is_file() else path.with_name(path.name.split("?")[0])
+        ).read_bytes()
 
 
 def _measure(content):
-    """The ending and the width in points (0 for SVG) of a picture; raises ValueError or OSError."""
-    if b"<svg" in content[:1000].lower() or content.lstrip()[:5] == b"<?xml":
-        return ".svg", 0
+    """The ending and the width in points (0: its own) of a picture; raises if damaged."""
+    if content.lstrip()[:4] in (b"<svg", b"<?xm", b"<!--", b"<!DO"):
+        ElementTree.fromstring(content)
+        return "svg", 0
     with Image.open(
         io.BytesIO(content), formats=["PNG", "JPEG", "GIF", "WEBP"]
     ) as image:
         image.load()
         dots = float(image.info.get("dpi", (96, 96))[0])
-        ending = mimetypes.guess_extension(image.get_format_mimetype())
-        return ending, image.width * (72 / dots if 10 < dots < 5000 else 0.75)
+        return image.format.lower(), image.width * (72 / dots if dots > 10 else 0.75)
 
 
-def _font_paths():
-    """matplotlib's fonts, for what Typst's own lack."""
-    spec = importlib.util.find_spec("matplotlib")
-    if spec is None:
-        return []
-    return [Path(spec.submodule_search_locations[0]) / "mpl-data" / "fonts" / "ttf"]
-
-
-# ------------------------------------------------------------------------ the whole page
-NOT_PROSE = ("code", "pre", "script", "style", "svg")
-CAPTION = re.compile(r"^\s*Table:\s*(.*?)\s*(?:\{#([\w-]+)\})?\s*$", re.DOTALL)
-MINUS = re.compile(r"(?<![\w.,)\]-])-(?=\d|inf\b|nan\b)|(?<=\de)-(?=\d)")
-# what is not torn apart at a line's end
+# ----------------------------------------------------------------------- the whole page
+CAPTION = re.compile(r"\s*Table:\s+(.*?)\s*(?:\{#([\w-]+)\})?\s*", re.DOTALL)
+MINUS = re.compile(r"(?<![\w.,)\]-])-(?=\d|\.\d|inf\b|nan\b)|(?<=\de)-(?=\d)")
+# what is not torn apart at a line's end: 3 %, y[t − 1], 8 · 10⁻³, Table 3, equation (3)
 TIES = re.compile(
     r"(?<=\d) (?=(?:%|°|ms|s|min|h|kB|MB|GB|pt|nm)(?!\w))"
     r"|(?<=\w) (?=[−·×±/^=<>≤≥≈] )|(?<= [−·×±/^=<>≤≥≈]) (?=\S)"
-    r"|(?<=\b[Ff]igure) (?=\d)|(?<=\b[Tt]able) (?=\d)|(?<=\b[Ss]ection) (?=\d)"
-    r"|(?<=\b[Qq]uestion) (?=\d)|(?<=\b[Ee]quation) (?=\(?\d)|(?<=\b[Tt]ask) (?=\d)"
+    r"|(?:(?<=[Ff]igure)|(?<=[Tt]able)|(?<=[Ss]ection)|(?<=[Ii]tem)|(?<=[Tt]ask)"
+    r"|(?<=[Qq]uestion)|(?<=[Ee]quation)|(?<=[Pp]roblem)) (?=\(?\d)"
 )
-
-
-def _id(names):
-    return {"id": names[0]} if names else {}
-
-
-def _tag(name, inner):
-    return BeautifulSoup(f"<{name}>{inner}</{name}>", "html.parser").find(name)
-
-
-def _texts(soup):
-    """The texts of the prose: not those of code and formulas."""
-    for text in soup.find_all(string=True):
-        if not any(
-            p.name in NOT_PROSE or p.get("class") == ["tex"] for p in text.parents
-        ):
-            yield text
-
-
-def _sticky(element):
-    """Keep an element on one page with what follows."""
-    element.wrap(_tag("div", "")).attrs = {"typst:sticky": "true"}
 
 
 def _arrange(soup):
     """Captions of Markdown tables, titles of folded parts, what stays with what follows."""
+    sticky = soup("summary")
     for paragraph in soup("p"):
-        match = CAPTION.match(paragraph.get_text())
-        tables = [paragraph.find_previous_sibling(), paragraph.find_next_sibling()]
-        tables = [t for t in tables if t and t.name == "table" and not t.caption]
+        match = CAPTION.fullmatch(paragraph.get_text())
+        beside = [paragraph.find_previous_sibling(), paragraph.find_next_sibling()]
+        tables = [e for e in beside if e and e.name == "table" and not e.caption]
         if match and tables:
             inner = re.sub(
-                r"^\s*Table:\s*|\s*\{#[\w-]+\}\s*$", "", paragraph.decode_contents()
+                r"^\s*Table:\s+|\s*\{#[\w-]+\}\s*$", "", paragraph.decode_contents()
             )
             tables[0].insert(0, _tag("caption", inner))
-            tables[0].attrs.update(_id([match[2]] if match[2] else []))
+            tables[0].attrs.update({"id": match[2]} if match[2] else {})
             paragraph.decompose()
         elif paragraph.get_text().rstrip().endswith(":"):
-            _sticky(paragraph)
-    for summary in soup("summary"):
-        summary.name = "p"
-        _sticky(summary)
-    for frame in soup("table", class_="dataframe"):
-        for cell in frame(["td", "th"]):
-            cell["style"] = "text-align: right"
-    for frame in soup("table", border=True):
-        del frame["border"]
+            sticky.append(paragraph)
+    for element in sticky:
+        element.name = "p"
+        element.wrap(_tag("div", **{"typst:sticky": "true"}))
+    for cell in soup.select("table.dataframe :is(td, th)"):
+        cell["style"] = "text-align: right"
 
 
 def _set_type(soup):
-    """Typographic details of the prose."""
-    for text in list(_texts(soup)):
-        new = TIES.sub("\u00a0", text)
-        new = re.sub(r"(\S{60})(?=\S)", "\\1\u200b", new)
-        if text.find_parent(["td", "th"]):
-            new = MINUS.sub("−", new)
-            new = re.sub(r"(\w{24})(?=\w)", "\\1\u200b", new)
+    """What typists do: ties between words, minus signs in tables, breaks in long words."""
+    for text in soup.find_all(string=True):
+        names = {parent.name for parent in text.parents}
+        if names & {"code", "pre"} or re.search(r"\\[(\[]|\$", text):
+            continue
+        new = re.sub(r"(\S{60})(?=\S)", "\\1\u200b", TIES.sub("\u00a0", text))
+        if "table" in names:
+            row = text.find_parent("tr")
+            most = 10 if row and len(row(["td", "th"])) > 6 else 24
+            new = re.sub(rf"(\w{{{most}}})(?=\w\w\w)", "\\1\u200b", MINUS.sub("−", new))
         if new != text:
             text.replace_with(new)
 
 
 def _link(soup):
-    """Keep the names that are referred to, once each; a link to what is not here is words."""
-    wanted = {
-        unquote(link["href"][1:]): [] for link in soup("a", href=re.compile("^#."))
-    }
-    for element in soup(id=True) + soup(attrs={"name": True}):
-        name = element.attrs.pop("id", None)
-        element.attrs.pop("name", None)
-        if name in wanted and not wanted[name]:
+    """Keep the names that links refer to, once each; a link to nowhere becomes words."""
+    links = soup("a", href=re.compile("^#"))
+    wanted, found = {link["href"][1:] for link in links}, set()
+    for element in soup(True):
+        name = element.attrs.pop("id", None) or element.attrs.pop("name", None)
+        if name in wanted - found:
             element["id"] = name
-            wanted[name].append(element)
-    for link in soup("a", href=re.compile("^#")):
-        name = unquote(link["href"][1:])
-        if not wanted.get(name):
+            found.add(name)
+    for link in links:
+        name = link["href"][1:]
+        if name not in found:
             if name.startswith(("fig-", "tbl-")):
                 warnings.warn(
-                    f"{link.get_text()} refers to {name}, which is not here",
-                    stacklevel=2,
+                    f"{link.get_text()}: no {name} in this document", stacklevel=3
                 )
             link.unwrap()
+
+
+def _as_typst(body):
+    """The HTML as Typst."""
+    reader = "html+tex_math_dollars+tex_math_single_backslash-auto_identifiers"
+    run = subprocess.run(
+        [pypandoc.get_pandoc_path(), "-f", reader, "-t", "typst", "--wrap=none"],
+        input=body.encode(),
+        capture_output=True,
+        check=False,
+    )
+    messages = run.stderr.decode(errors="replace")
+    if run.returncode:
+        raise PrintError(f"pandoc cannot read the notebook: {messages.strip()}")
+    for formula in re.findall(r"Could not convert TeX math (.*), rendering", messages):
+        formula = formula.replace(r"\operatorname{vbar}", "|")
+        warnings.warn(f"printed as TeX, not as a formula: {formula}", stacklevel=3)
+    parts = TYPST_CODE.split(run.stdout.decode())  # text, code, its fence, text, …
+    for place in range(0, len(parts), 3):
+        for pattern, new in TYPST_FIXES.items():
+            parts[place] = re.sub(pattern, new, parts[place])
+    return "".join(part for place, part in enumerate(parts) if place % 3 < 2)
+
+
+def _set(body, pictures, page):
+    """The PDF (bytes) that Typst makes."""
+    inputs = {
+        "heading": page.heading,
+        "name": page.name,
+        "title": page.title,
+        "authors": ", ".join(page.authors),
+        "trial": TRIAL if page.trial else "",
+    }
+    # matplotlib has letters that Typst's own fonts lack
+    matplotlib = importlib.util.find_spec("matplotlib")
+    places = matplotlib.submodule_search_locations if matplotlib else []
+    fonts = [Path(place, "mpl-data", "fonts", "ttf") for place in places]
+    with tempfile.TemporaryDirectory() as folder:
+        main = Path(folder, "main.typ")
+        main.write_text(f'#import "page.typ": *\n#show: document\n{body}', "utf-8")
+        main.with_name(TEMPLATE.name).write_bytes(TEMPLATE.read_bytes())
+        for name, content in pictures.items():
+            main.with_name(name).write_bytes(content)
+        try:
+            pdf = typst.compile(main, font_paths=fonts, sys_inputs=inputs)
+        except typst.TypstError as error:
+            raise PrintError(f"Typst cannot set the notebook: {error}") from error
+    if b"LastResort" in pdf:
+        warnings.warn(
+            "some characters are in no font and printed as boxes: install a font for "
+            "their script, for example from Noto (https://fonts.google.com/noto)",
+            stacklevel=3,
+        )
+    return pdf
