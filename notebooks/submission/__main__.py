@@ -25,6 +25,8 @@ DESCRIPTION = f"""{__doc__}
 
 With --execute the notebooks are run first, on copies. A run on the bundled sample of the
 data is a trial: its pages say so, and its files go to trial/.
+
+"python -m submission check COURSE PATH" holds somebody's own answer against the tests.
 """
 NOT_SAVED = (
     "--save is refused: the sample's outputs would replace those of the full data."
@@ -34,6 +36,11 @@ NOT_SAVED = (
 def main(arguments=None):
     """Run the command; returns the exit status."""
     start = time.perf_counter()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["check"]:
+        from submission import check
+
+        return check.main(arguments[1:])
     parser = _parser()
     options = parser.parse_args(arguments)
     for option in ("save", "only", "jobs"):

@@ -36,12 +36,9 @@ def record_run(notebook, folder, files, data, seconds):
     `files` are the relative paths of what the notebook imported and read from `folder`,
     `data` is "full", "sample" or "none". A rerun with the same outcome keeps its record.
     """
-    new = {
-        "code": _digest([_tree(cell.source) for cell in code_cells(notebook)]),
-        "data": data,
-        "files": {name: file_digest(folder / name) for name in sorted(files)},
-        "outputs": _digest([cell.outputs for cell in code_cells(notebook)]),
-    }
+    code, outputs = _digests(notebook)
+    files = {name: file_digest(folder / name) for name in sorted(files)}
+    new = {"code": code, "data": data, "files": files, "outputs": outputs}
     old = record_of(notebook)
     if {key: old.get(key) for key in new} != new:
         new["date"] = datetime.date.today().isoformat()
@@ -65,12 +62,12 @@ def unfit(path):
         notebook = read_notebook(path)
     except ValueError as error:
         return str(error)
-    record, cells = record_of(notebook), code_cells(notebook)
+    record, (code, outputs) = record_of(notebook), _digests(notebook)
     if not {"code", "data", "date", "files", "outputs"} <= set(record):
         return f"{path.name} has no record of a run"
-    if record["code"] != _digest([_tree(cell.source) for cell in cells]):
+    if record["code"] != code:
         return f"{path.name} has changed since it was run"
-    if record["outputs"] != _digest([cell.outputs for cell in cells]):
+    if record["outputs"] != outputs:
         return f"{path.name} has outputs that its last run didn't make, or lost some"
     for name, digest in record["files"].items():
         if is_missing(path.parent / name):
@@ -85,6 +82,13 @@ def unfit(path):
 def is_missing(path):
     """Whether there is no file, or an empty one."""
     return not path.is_file() or not path.stat().st_size
+
+
+def _digests(notebook):
+    """Digests of a notebook's code and of its outputs with their execution numbers."""
+    cells = code_cells(notebook)
+    code = [_tree(cell.source) for cell in cells]
+    return _digest(code), _digest([(c.execution_count, c.outputs) for c in cells])
 
 
 def file_digest(path):

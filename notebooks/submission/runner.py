@@ -1,14 +1,16 @@
 """Run notebooks side by side: a process for each, one thread in each, the longest first."""
 
+import atexit
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from copy import deepcopy
 
 import nbformat
@@ -31,6 +33,9 @@ _data = getattr(_sys.modules.get("helpers"), "data_used", {{}})
 print()
 print(_json.dumps([sorted({{*_files}}), [*_data.values()]]))
 """
+
+
+GPU = threading.Lock()  # of the notebooks that use one, one runs at a time
 
 
 class RunError(RuntimeError):
@@ -69,52 +74,63 @@ class Run:
         return [path.relative_to(self.folder).as_posix() for path in found]
 
     def execute(self, environment):
-        """Run all cells, record what they used, and write the notebook. Raises RunError."""
-        cells, metadata = self.notebook.cells, deepcopy(self.notebook.metadata)
+        """Run all cells, record what they used, write the notebook; the seconds it took.
+
+        Raises RunError when a cell fails.
+        """
+        with GPU if self.declared.gpu else nullcontext():
+            self.start = time.perf_counter()
+            metadata = deepcopy(self.notebook.metadata)
+            modules, data = self._execute(environment)
+            seconds = time.perf_counter() - self.start
+        CoalesceStreamsPreprocessor().preprocess(self.notebook, {})
+        self.notebook.metadata = metadata  # not what differs between versions of Python
+        data = next((kind for kind in ("sample", "full") if kind in data), "none")
+        files = modules + self.tables()
+        record_run(self.notebook, self.folder, files, data, seconds)
+        nbformat.write(self.notebook, self.path)
+        return seconds
+
+    def _execute(self, environment):
+        """Run the cells, and one that tells what they imported and on which data they ran."""
         last = nbformat.v4.new_code_cell(WHAT_WAS_USED.format(folder=str(self.folder)))
-        cells.append(last)
+        self.notebook.cells.append(last)
         silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         try:
             self.client.execute(env=environment, **silent)
         except CellExecutionError as error:
-            raise RunError(f"{self.path.name}: {self._failure()}") from error
+            raise RunError(f"{self.path.name}: {self._failure(error)}") from error
         except DeadKernelError as error:
             raise RunError(
                 f"{self.path.name}: the kernel died; a likely reason is too little memory."
             ) from error
         finally:
-            cells.remove(last)
+            self.notebook.cells.remove(last)
         text = "".join(output.get("text", "") for output in last.outputs)
-        modules, data = json.loads(text.strip().splitlines()[-1])
-        CoalesceStreamsPreprocessor().preprocess(self.notebook, {})
-        self.notebook.metadata = metadata  # not what differs between versions of Python
-        data = next((kind for kind in ("sample", "full") if kind in data), "none")
-        seconds = time.perf_counter() - self.start
-        files = modules + self.tables()
-        record_run(self.notebook, self.folder, files, data, seconds)
-        nbformat.write(self.notebook, self.path)
+        return json.loads(text.strip().splitlines()[-1])
 
-    def _failure(self):
-        """Where and how a cell failed, with the line of the cell that led to it."""
-        for number, cell in enumerate(code_cells(self.notebook), 1):
-            for output in cell.outputs:
-                if output.output_type == "error":
-                    where = f"code cell {number}"
-                    line = re.search(r"Cell.*?line (\d+)", "".join(output.traceback))
-                    if line:
-                        text = cell.source.split("\n")[int(line[1]) - 1].strip()
-                        where += f", line {line[1]} ({text})"
-                    return f"{where} ended with {output.ename}: {output.evalue}"
-        return "a cell failed."
+    def _failure(self, error):
+        """Which cell failed and how, with the line of the cell that led to it."""
+        cells = enumerate(code_cells(self.notebook), 1)
+        failed = [(n, c) for n, c in cells if any("ename" in out for out in c.outputs)]
+        number, cell = failed[0]
+        where = f"code cell {number}"
+        if line := re.search(r"Cell.*?line (\d+)", error.traceback):
+            text = cell.source.split("\n")[int(line[1]) - 1].strip()
+            where += f", line {line[1]} ({text})"
+        return f"{where} ended with {error.ename}: {error.evalue}"
 
     def kill(self):
         """End the kernel and the processes that it started, at once."""
         provisioner = getattr(self.client.km, "provisioner", None)
         process = getattr(provisioner, "process", None)
-        if process and getattr(provisioner, "pgid", None) and hasattr(os, "killpg"):
+        if process is None:
+            return
+        atexit.unregister(self.client._cleanup_kernel)  # nothing is left for it to do
+        if provisioner.pgid and hasattr(os, "killpg"):
             with suppress(ProcessLookupError):
                 os.killpg(provisioner.pgid, signal.SIGKILL)
-        elif process:
+        else:
             process.kill()
 
 
@@ -148,34 +164,32 @@ def run(runs, jobs=None, environment=None):
         "LOKY_MAX_CPU_COUNT": str(max(1, cores // jobs)),  # for joblib in the notebooks
         **(environment or {}),
     }
-    waiting = sorted(runs, key=lambda run: run.expected, reverse=True)
-    running, spoke = {}, time.perf_counter()
-    form = "{n_fmt}/{total_fmt} notebooks [{elapsed}]{postfix}"
-    bar = tqdm(total=len(runs), bar_format=form, disable=None)  # in a terminal
-    with ThreadPoolExecutor(jobs) as pool:
-        try:
-            while waiting or running:
-                for run in list(waiting):
-                    busy = any(other.declared.gpu for other in running.values())
-                    if len(running) < jobs and not (busy and run.declared.gpu):
-                        waiting.remove(run)
-                        run.start = time.perf_counter()
-                        running[pool.submit(run.execute, environment)] = run
-                for future in wait(running, 0.5, FIRST_COMPLETED).done:
-                    run = running.pop(future)
-                    future.result()
-                    bar.update()
-                    seconds = time.perf_counter() - run.start
-                    tqdm.write(f"ran {run.path.name} in {seconds:.0f} s", sys.stderr)
-                names = ", ".join(run.path.stem for run in running.values())
-                bar.set_postfix_str(names)
-                if bar.disable and time.perf_counter() - spoke > 60:  # in a log
-                    spoke = time.perf_counter()
-                    print(f"running {names}; {len(waiting)} to go", file=sys.stderr)
-        finally:
-            while running:  # also those whose kernel is only now being started
-                for run in running.values():
-                    run.kill()
-                for future in wait(running, 0.1).done:
-                    del running[future]
-            bar.close()
+    spoke, form = (
+        time.perf_counter(),
+        "{n_fmt}/{total_fmt} notebooks [{elapsed}]{postfix}",
+    )
+    bar = tqdm(total=len(runs), bar_format=form, disable=None)  # only in a terminal
+    pool = ThreadPoolExecutor(jobs)
+    longest_first = sorted(runs, key=lambda run: run.expected, reverse=True)
+    pending = {pool.submit(run.execute, environment): run for run in longest_first}
+    try:
+        while pending:
+            for future in wait(pending, 0.5, FIRST_COMPLETED).done:
+                run = pending.pop(future)
+                seconds = future.result()
+                bar.update()
+                tqdm.write(f"ran {run.path.name} in {seconds:.0f} s", sys.stderr)
+            names = ", ".join(run.path.stem for run in pending.values() if run.start)
+            bar.set_postfix_str(names)
+            if bar.disable and time.perf_counter() - spoke > 60:  # in a log
+                spoke = time.perf_counter()
+                print(
+                    f"{bar.n}/{len(runs)} notebooks, running {names}", file=sys.stderr
+                )
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        while not all(future.done() for future in pending):
+            for run in pending.values():  # some of their kernels are only being started
+                run.kill()
+            time.sleep(0.1)
+        bar.close()

@@ -76,8 +76,9 @@ def test_a_kernel_has_one_thread_and_joblib_the_cores_that_are_left(
 def test_a_failure_is_named_and_ends_the_others(sources, words, tmp_path):
     slow = a_run(tmp_path, "slow", "import time", "time.sleep(600)")
     before = slow.path.read_bytes()
+    waiting = a_run(tmp_path, "waiting", "1", seconds=1)
     with pytest.raises(runner.RunError) as stop:
-        runner.run([slow, a_run(tmp_path, "bad", *sources)], jobs=2)
+        runner.run([slow, a_run(tmp_path, "bad", *sources), waiting], jobs=2)
     assert words in str(stop.value)
     assert slow.path.read_bytes() == before
 
