@@ -105,12 +105,14 @@ def to_pdf(notebooks, page, folder=None):
 
 
 # ------------------------------------------------------------------- Markdown, formulas
-# page.typ defines what pandoc's Typst has not: \tfrac, and bars without space around them
+# page.typ defines what pandoc's Typst has not: \tfrac, bars without space, indices that
+# are not torn at a line's end
 ARGUMENT = r"\s*(\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}|\\\w+|\w)"
 TFRAC = re.compile(r"\\tfrac" + 2 * ARGUMENT)
 BAR = re.compile(r"(\\(?:left|right|middle|[bB]igg?[lrm]?)?\s*)?\|")
 NORM = re.compile(r"(?<!\\)(?<!\\left)\\\|(.+?)(?<!\\right)\\\|")
-INDEX = re.compile(r"(?<!\\)\[([^][{}&\\]*[-+][^][{}&\\]*)\]")  # y[t-1] is not torn
+INDEX = re.compile(r"(?<![\\{])\[([^][{}&\\]*[-+][^][{}&\\]*)\]")  # y[t-1] is not torn
+TIE = r"\\operatorname{tie}\\left(\\left[\1\\right]\\right)"
 TAG = re.compile(r"\\tag\*?\{(.*?)\}|\\q?quad\s*\((\d+[a-z]?)\)$")
 MACRO = re.compile(
     r"\\(?:(?:re)?newcommand\*?\{?\\\w+\}?(?:\[\d\])*|DeclareMathOperator\*?\{\\\w+\})"
@@ -118,7 +120,7 @@ MACRO = re.compile(
 )
 TYPST_CODE = re.compile(r"(?ms)(^ *(`{3,}).*?^ *\2$)")
 TYPST_FIXES = {
-    r'"tfrac" \(': "tfrac(",
+    r'"(tfrac|tie)" \(': r"\1(",
     " semi.rev ": ", ",
     '"vbar"': "vbar",
     "∥(.+?)∥": r"norm(\1)",
@@ -138,7 +140,7 @@ class _Renderer(IPythonRenderer):
         return _pre(code, re.sub(r"\W.*", "", info or "") or "text")
 
     def inline_math(self, body):
-        return self.formula(r"\({}\)", INDEX.sub(r"\\left[\1\\right]", body))
+        return self.formula(r"\({}\)", INDEX.sub(TIE, body))
 
     def block_math(self, body):
         tag = TAG.search(body.strip())
