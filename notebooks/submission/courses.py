@@ -244,10 +244,10 @@ def print_document(document, folder, student):
     trial = any(map(used_sample, notebooks))
     if document.question:
         notebooks = [questions(notebooks[0])[document.question - 1]]
-    if document.listing:  # the testers follow each other, the code starts a page
+    if document.listing:  # one after the other, without new pages
         cells = [cell for notebook in notebooks for cell in notebook.cells]
+        cells += _listing(folder, document.listing)
         notebooks = [nbformat.from_dict({**notebooks[0], "cells": cells})]
-        notebooks.append(_listing(folder, document.listing))
     page = Page(
         student.fill(document.heading),
         student.name,
@@ -267,12 +267,12 @@ def print_document(document, folder, student):
 
 
 def _listing(folder, names):
-    """A notebook that shows the files `names`."""
-    cells = [nbformat.v4.new_markdown_cell("# Code")]
+    """Cells that show the files `names`."""
+    yield nbformat.v4.new_markdown_cell("# Code")
     for name in names:
-        cells.append(nbformat.v4.new_markdown_cell(f"## `{name}`"))
-        cells.append(nbformat.v4.new_code_cell((folder / name).read_text("utf-8")))
-    return nbformat.v4.new_notebook(cells=cells)
+        code = re.sub(r"\n{3,}", "\n\n", (folder / name).read_text("utf-8"))
+        yield nbformat.v4.new_markdown_cell(f"## `{name}`")
+        yield nbformat.v4.new_code_cell(code)
 
 
 def questions(notebook):
