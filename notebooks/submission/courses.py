@@ -133,7 +133,7 @@ COURSES = {
     "tdl211": Course(
         folder="tdl211_layers",
         needs=(),
-        notebooks=(Notebook("ex2.ipynb"),),
+        notebooks=(Notebook("ex2.ipynb", tables=("saved/*",)),),
         files={
             "MLP.py": "MLP.py",
             "RNN.py": "RNN.py",
