@@ -14,10 +14,7 @@ from pathlib import Path
 import nbformat
 from pypdf import PdfReader
 
-from submission.notebooks import (
-    read_notebook,
-    used_sample,
-)
+from submission.notebooks import read_notebook, used_sample
 from submission.printer import Page, to_pdf
 
 ROOT = Path(__file__).resolve().parents[2]

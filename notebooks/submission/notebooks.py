@@ -48,7 +48,8 @@ def record_run(notebook, folder, files, data, seconds):
 
 def record_of(notebook):
     """The record of the last run, an empty dict where there is none."""
-    return notebook.metadata.get(RECORD) or {}
+    record = notebook.metadata.get(RECORD)
+    return record if isinstance(record, dict) else {}
 
 
 def used_sample(notebook):
@@ -66,12 +67,12 @@ def unfit(path):
     if not {"code", "data", "date", "files", "outputs"} <= set(record):
         return f"{path.name} has no record of a run"
     if record["code"] != code:
-        return f"{path.name} has changed since it was run"
+        return f"{path.name} has code that changed after it was run"
     if record["outputs"] != outputs:
-        return f"{path.name} has outputs that its last run didn't make, or lost some"
+        return f"{path.name} has outputs that were changed or cleared after it was run"
     for name, digest in record["files"].items():
-        if is_missing(path.parent / name):
-            return f"{path.name} was run with {name}, which is missing or empty"
+        if not (path.parent / name).is_file():
+            return f"{path.name} was run with {name}, which is missing"
         if digest != file_digest(path.parent / name):
             return f"{path.name} was run before {name} changed"
     if record["data"] == "sample":
@@ -95,9 +96,8 @@ def file_digest(path):
     """A digest of what a file says: of Python code its syntax tree, else its bytes."""
     if path.suffix == ".py":
         return _digest(_tree(path.read_text("utf-8", errors="replace")))
-    content = path.read_bytes().replace(
-        b"\r\n", b"\n"
-    )  # as Git may write it on Windows
+    # Git may write other line ends on Windows
+    content = path.read_bytes().replace(b"\r\n", b"\n")
     return hashlib.sha256(content).hexdigest()[:16]
 
 

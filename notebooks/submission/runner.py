@@ -22,20 +22,18 @@ from tqdm import tqdm
 from submission.notebooks import code_cells, read_notebook, record_of, record_run
 
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-# run after a notebook's last cell: the data it used, and the modules of its folder
-WHAT_WAS_USED = """
-import json as _json, pathlib as _pathlib, sys as _sys
-_folder = _pathlib.Path({folder!r})
-_files = [getattr(m, "__dict__", {{}}).get("__file__") for m in [*_sys.modules.values()]]
-_files = [_pathlib.Path(f) for f in _files if f]
-_files = [f.relative_to(_folder).as_posix() for f in _files if f.is_relative_to(_folder)]
-_data = getattr(_sys.modules.get("helpers"), "data_used", {{}})
-print()
-print(_json.dumps([sorted({{*_files}}), [*_data.values()]]))
-"""
-
-
 GPU = threading.Lock()  # of the notebooks that use one, one runs at a time
+# run after a notebook's last cell: the modules of its folder that it used, and the data
+WHAT_WAS_USED = """
+import json, pathlib, sys
+folder = pathlib.Path({folder!r})
+modules = [vars(module) for module in [*sys.modules.values()] if hasattr(module, "__dict__")]
+paths = [pathlib.Path(module["__file__"]) for module in modules if module.get("__file__")]
+names = {{p.relative_to(folder).as_posix() for p in paths if p.is_relative_to(folder)}}
+data = getattr(sys.modules.get("helpers"), "data_used", {{}})
+print()
+print(json.dumps([sorted(names), [*data.values()]]))
+"""
 
 
 class RunError(RuntimeError):

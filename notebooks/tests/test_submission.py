@@ -320,12 +320,12 @@ def edit_notebook(edit):
 @pytest.mark.parametrize(
     "edit, words",
     [
-        (edit_notebook(lambda nb: nb.cells[2].update(source="g()")), "has changed"),
-        (edit_notebook(lambda nb: nb.cells.pop()), "has changed"),
         (
-            edit_notebook(lambda nb: nb.cells[1].update(outputs=[])),
-            "lost some",
+            edit_notebook(lambda nb: nb.cells[2].update(source="g()")),
+            "code that changed",
         ),
+        (edit_notebook(lambda nb: nb.cells.pop()), "code that changed"),
+        (edit_notebook(lambda nb: nb.cells[1].update(outputs=[])), "or cleared"),
         (edit_notebook(lambda nb: nb.cells[2].outputs[0].update(text="3")), "outputs"),
         (edit_notebook(lambda nb: nb.metadata.clear()), "no record of a run"),
         (edit_file("lstm.py", "x = 1", "x = 2"), "before lstm.py changed"),
