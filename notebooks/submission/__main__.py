@@ -163,7 +163,13 @@ def hand_in(names, options):
     with tempfile.TemporaryDirectory(prefix="submission-") as copies:
         if options.execute:
             folders = execute(names, Path(copies), options)
-        records = {name: list(records_of(name, folders[name])) for name in names}
+        records = {
+            name: [
+                record_of(read_notebook(folders[name] / notebook.name))
+                for notebook in COURSES[name].notebooks
+            ]
+            for name in names
+        }
         contents = make(folders, student)
     trial = any(
         record["data"] == "sample" for name in names for record in records[name]
@@ -173,8 +179,11 @@ def hand_in(names, options):
     for name in names:
         dates = sorted({record["date"] for record in records[name]})
         data = sorted({record["data"] for record in records[name]} - {"none"})
+        when = (
+            f"on {dates[0]}" if len(dates) == 1 else f"from {dates[0]} to {dates[-1]}"
+        )
         on_data = "".join(f" on the {kind} data" for kind in data)
-        print(f"{name}: outputs of {' to '.join(dates[:1] + dates[1:][-1:])}{on_data}")
+        print(f"{name}, from notebooks that ran{on_data} {when}:")
         for file, content in contents[name].items():
             print(f"  {len(content) / 1000:8,.0f} kB  {output / name / file}")
     if trial:
@@ -190,21 +199,13 @@ def problems(folders, student, options):
         for file in wanted_files(COURSES[name], folder):
             if is_missing(folder / file):
                 yield f"{name}: {file} is missing or empty."
-            elif options.execute or not file.endswith(".ipynb"):
-                continue
-            elif reason := unfit(folder / file):
+        for notebook in () if options.execute else COURSES[name].notebooks:
+            if reason := unfit(folder / notebook.name):
                 yield f"{name}: {reason} (--execute runs it anew)."
     output = options.output or courses.ROOT / "submissions"
     for path in (*(output / name for name in folders), output, *output.parents):
         if path.exists() and not path.is_dir():
             yield f"--output {output}: {path} is not a folder."
-
-
-def records_of(name, folder):
-    """The records of the notebooks that a course hands in, in whatever form."""
-    for file in wanted_files(COURSES[name], folder):
-        if file.endswith(".ipynb"):
-            yield record_of(read_notebook(folder / file))
 
 
 def make(folders, student):

@@ -222,17 +222,17 @@ def build(course, folder, student):
 
 
 def wanted_files(course, folder):
-    """The relative paths of the files in `folder` that are handed in, printed or listed."""
+    """The files in `folder` that are handed in or listed, besides the notebooks."""
     files = []
     for made_from in course.files.values():
-        if isinstance(made_from, Archive):
-            files += ["README.md", *files_named_in_readme(folder)]
-            made_from = made_from.report
         if isinstance(made_from, Document):
-            files += [*made_from.notebooks, *made_from.listing]
+            files += made_from.listing
+        elif isinstance(made_from, Archive):
+            files += ["README.md", *files_named_in_readme(folder)]
         else:
             files.append(made_from)
-    return list(dict.fromkeys(files))
+    notebooks = {notebook.name for notebook in course.notebooks}
+    return [file for file in files if file not in notebooks]
 
 
 def print_document(document, folder, student):

@@ -115,6 +115,7 @@ def root(tmp_path, monkeypatch):
     for number, name in enumerate(document.notebooks, 1):
         cells = markdown(f"# Problem {number}"), code("test()", f"result {number}")
         write(folders["ee519"] / name, *cells)
+    write(folders["ee519"] / "TrainingTester.ipynb", code("test()", "trained"))
     (root / "helpers.py").write_text("import numpy\n")
     (root / "requirements.txt").write_text(
         "numpy==2.4.6  # arrays\njoblib==1.6.0\njupyter==1.1.1\npytest==9.2.0\n-e .\n"
@@ -161,8 +162,11 @@ def test_all_makes_the_files_of_the_table_and_says_from_which_run(root, output, 
     said = capsys.readouterr().out
     assert all(str(output / Path(name)) in said for name in FILES)
     record = read_notebook(root / "notebooks/tdl211_layers/ex2.ipynb").metadata[RECORD]
-    assert f"ece1508: outputs of {record['date']} on the full data\n" in said
-    assert f"tdl211: outputs of {record['date']}\n" in said
+    assert (
+        f"ece1508, from notebooks that ran on the full data on {record['date']}:"
+        in said
+    )
+    assert f"tdl211, from notebooks that ran on {record['date']}:" in said
     assert run(output.with_name("again"), "all", *ADA) == 0
     assert content(output.with_name("again")) == content(output)  # to the byte
 
