@@ -8,6 +8,7 @@ import base64
 import html
 import importlib.util
 import io
+import json
 import re
 import subprocess
 import tempfile
@@ -40,7 +41,6 @@ PREPROCESSORS = (
     TagRemovePreprocessor(
         remove_cell_tags={"remove-cell"},
         remove_input_tags={"remove-input", "hide-input"},
-        remove_all_outputs_tags={"remove-output"},
     ),
     CoalesceStreamsPreprocessor(),
 )
@@ -114,10 +114,8 @@ NORM = re.compile(r"(?<!\\)(?<!\\left)\\\|(.+?)(?<!\\right)\\\|")
 INDEX = re.compile(r"(?<![\\{])\[([^][{}&\\]*[-+][^][{}&\\]*)\]")  # y[t-1] is not torn
 TIE = r"\\operatorname{tie}\\left(\\left[\1\\right]\\right)"
 TAG = re.compile(r"\\tag\*?\{(.*?)\}|\\q?quad\s*\((\d+[a-z]?)\)$")
-MACRO = re.compile(
-    r"\\(?:(?:re)?newcommand\*?\{?\\\w+\}?(?:\[\d\])*|DeclareMathOperator\*?\{\\\w+\})"
-    r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}"
-)
+LABEL = re.compile(r"\\label\{(.*?)\}")
+REFERENCE = re.compile(r"\\(eq)?ref\{(.*?)\}")
 TYPST_CODE = re.compile(r"(?ms)(^ *(`{3,}).*?^ *\2$)")
 TYPST_FIXES = {
     r'"(tfrac|tie)" \(': r"\1(",
@@ -134,7 +132,7 @@ class _Renderer(IPythonRenderer):
 
     def __init__(self):
         super().__init__(escape=False, exclude_anchor_links=True)
-        self.macros = []  # they last to the end of the notebook
+        self.numbers = {}  # label of a formula: its number
 
     def block_code(self, code, info=None):
         return _pre(code, re.sub(r"\W.*", "", info or "") or "text")
@@ -143,26 +141,27 @@ class _Renderer(IPythonRenderer):
         return self.formula(r"\({}\)", INDEX.sub(TIE, body))
 
     def block_math(self, body):
-        tag = TAG.search(body.strip())
+        tag, label = TAG.search(body.strip()), LABEL.search(body)
+        body = LABEL.sub("", body)
         if tag:
-            label = rf"\text{{⟨tag:{tag[1] or tag[2]}⟩}}"
-            body = label + body.replace(tag[0], "")
+            number = tag[1] or tag[2]
+            self.numbers |= {label[1]: number} if label else {}
+            body = rf"\text{{⟨tag:{number}⟩}}{body.replace(tag[0], '')}"
         return self.formula(r"\[{}\]", body)
 
     def latex_environment(self, name, body):
         return self.block_math(rf"\begin{{{name}}}{body}\end{{{name}}}")
 
     def formula(self, form, body):
-        self.macros += MACRO.findall(body)
-        body = NORM.sub(r"\\lVert \1\\rVert ", MACRO.sub("", body).strip())
+        body = re.sub(r"&(lt|gt|amp);", lambda m: html.unescape(m[0]), body.strip())
+        body = NORM.sub(r"\\lVert \1\\rVert ", body)
         if r"\begin{array}" not in body:  # whose columns can have rules
             body = BAR.sub(lambda m: m[0] if m[1] else r"\operatorname{vbar}", body)
-        while (
-            new := TFRAC.sub(r"\\operatorname{tfrac}\\left(\1⁏\2\\right)", body)
-        ) != body:
-            body = new
-        tex = form.format("".join([*self.macros, body]))
-        return f'<span class="tex">{html.escape(tex)}</span>' if body else ""
+        for _ in range(body.count(r"\tfrac")):
+            body = TFRAC.sub(r"\\operatorname{tfrac}\\left(\1⁏\2\\right)", body)
+        return (
+            f'<span class="tex">{html.escape(form.format(body))}</span>' if body else ""
+        )
 
     def _embed_image_or_attachment(self, src):
         return src
@@ -193,6 +192,7 @@ SHOWN = (*PICTURES, "text/html", "text/markdown", "text/latex", "text/plain")
 REPR = re.compile(r"<.*>|[\w.]+\(.*\)|", re.DOTALL)  # of an object, not for readers
 PROGRESS = re.compile(r"^.*\d%\|.*\|.*\[.*\]\n?", re.MULTILINE)  # tqdm's last line
 NEEDS_BROWSER = ("audio", "video", "iframe", "canvas", "object", "embed")
+DAMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 SHORT = 10  # lines of an output that stay with their code
 
 
@@ -202,6 +202,7 @@ class _Printout:
     def __init__(self, page, folder):
         self.page, self.folder = page, folder
         self.parts, self.files = [], {}
+        self.renderer = _Renderer()
 
     def add(self, notebook):
         """Append a notebook, on a new page."""
@@ -209,7 +210,6 @@ class _Printout:
         for preprocessor in PREPROCESSORS:
             notebook, _ = preprocessor.preprocess(notebook, {})
         language = notebook.metadata.get("language_info", {}).get("name", "python")
-        self.renderer = _Renderer()
         if self.parts:
             self.parts.append(_pre("", "pagebreak"))
         for cell in notebook.cells:
@@ -252,7 +252,8 @@ class _Printout:
             (k, re.sub(r"\n#\| +", " ", v)) for k, v in OPTION.findall(cell.source)
         ]
         code = re.sub(r"\A(#\|.*\n?)+", "", cell.source).strip("\n")
-        outputs = [text for text in map(self.output, cell.outputs) if text]
+        is_quiet = "remove-output" in cell.metadata.get("tags", [])
+        outputs = [] if is_quiet else [t for t in map(self.output, cell.outputs) if t]
         shown = ""
         removed = cell.metadata.get("transient", {}).get("remove_source")
         if code.strip() and not self.page.hide_code and not removed:
@@ -345,29 +346,24 @@ class _Printout:
             title.insert_after(note) if title else soup.insert(0, note)
         pictures = self.place_pictures(soup)
         _arrange(soup)
-        _set_type(soup)
+        _set_type(soup, self.renderer.numbers)
         _link(soup)
         return _set(_as_typst(str(soup)), pictures, self.page)
 
     def place_pictures(self, soup):
-        """{file name: content} of the pictures; words where one cannot be shown."""
+        """{file name: (content, words)} of the pictures; words where one is not shown."""
         pictures = {}
         for image in soup("img"):
             try:
                 content = self.read_picture(image.get("src", ""))
                 ending, width = _measure(content)
-            except (
-                OSError,
-                ValueError,
-                SyntaxError,
-                Image.DecompressionBombError,
-            ) as error:
+            except DAMAGE as error:
                 about = image.get("alt") or image.get("src", "")[:60]
                 reason = "not found" if isinstance(error, FileNotFoundError) else error
                 image.replace_with(_words(f"picture “{about}”: {reason}"))
                 continue
             image["src"] = f"picture-{len(pictures)}.{ending}"
-            pictures[image["src"]] = content
+            pictures[image["src"]] = content, image.get("alt", "")
             for side in ("width", "height"):
                 size = rf"(?<![-\w]){side}: *([\d.]+(px|%|pt|em))"
                 if style := re.search(size, image.get("style", "")):
@@ -386,10 +382,7 @@ class _Printout:
             return base64.b64decode(content) if "base64" in kind else content
         if re.match(r"\w{2,}:|//", source):
             raise ValueError("not a file beside the notebook")
-        path = self.folder / unquote(source)
-        return (
-            path if path.is_file() else path.with_name(path.name.split("?")[0])
-        ).read_bytes()
+        return (self.folder / unquote(source.split("?")[0])).read_bytes()
 
 
 def _measure(content):
@@ -440,13 +433,20 @@ def _arrange(soup):
         cell["style"] = "text-align: right"
 
 
-def _set_type(soup):
-    """What typists do: ties between words, minus signs in tables, breaks in long words."""
+def _set_type(soup, numbers):
+    """Numbers of formulas, ties between words, minus signs, breaks in long words."""
+
+    def number(match):
+        shown = numbers.get(match[2], match[2])
+        return f"({shown})" if match[1] else shown
+
     for text in soup.find_all(string=True):
         names = {parent.name for parent in text.parents}
-        if names & {"code", "pre"} or re.search(r"\\[(\[]|\$", text):
+        if names & {"code", "pre"}:
             continue
-        new = re.sub(r"(\S{60})(?=\S)", "\\1\u200b", TIES.sub("\u00a0", text))
+        new = REFERENCE.sub(number, text)
+        if not re.search(r"\\[(\[]|\$", new):
+            new = re.sub(r"(\S{60})(?=\S)", "\\1\u200b", TIES.sub("\u00a0", new))
         if "table" in names:
             row = text.find_parent("tr")
             most = 10 if row and len(row(["td", "th"])) > 6 else 24
@@ -468,9 +468,8 @@ def _link(soup):
         name = link["href"][1:]
         if name not in found:
             if name.startswith(("fig-", "tbl-")):
-                warnings.warn(
-                    f"{link.get_text()}: no {name} in this document", stacklevel=3
-                )
+                words = link.get_text().replace("\u00a0", " ")
+                warnings.warn(f"{words}: no {name} in this document", stacklevel=3)
             link.unwrap()
 
 
@@ -506,17 +505,21 @@ def _set(body, pictures, page):
         "trial": TRIAL if page.trial else "",
     }
     # matplotlib has letters that Typst's own fonts lack
-    matplotlib = importlib.util.find_spec("matplotlib")
-    places = matplotlib.submodule_search_locations if matplotlib else []
-    fonts = [Path(place, "mpl-data", "fonts", "ttf") for place in places]
+    matplotlib = Path(importlib.util.find_spec("matplotlib").origin).parent
     with tempfile.TemporaryDirectory() as folder:
         main = Path(folder, "main.typ")
-        main.write_text(f'#import "page.typ": *\n#show: document\n{body}', "utf-8")
         main.with_name(TEMPLATE.name).write_bytes(TEMPLATE.read_bytes())
-        for name, content in pictures.items():
+        for name, (content, words) in pictures.items():
             main.with_name(name).write_bytes(content)
+            alt = json.dumps(words or "picture", ensure_ascii=False)
+            body = body.replace(f'image("{name}"', f'image("{name}", alt: {alt}')
+        main.write_text(f'#import "page.typ": *\n#show: document\n{body}', "utf-8")
         try:
-            pdf = typst.compile(main, font_paths=fonts, sys_inputs=inputs)
+            pdf = typst.compile(
+                main,
+                font_paths=[matplotlib / "mpl-data/fonts/ttf"],
+                sys_inputs=inputs,
+            )
         except typst.TypstError as error:
             raise PrintError(f"Typst cannot set the notebook: {error}") from error
     if b"LastResort" in pdf:
