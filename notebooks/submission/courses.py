@@ -24,14 +24,13 @@ ROOT = Path(__file__).resolve().parents[2]
 class Notebook:
     """A notebook of a course, and what its run depends on.
 
-    `data`: the sets of images it loads; `tables`: patterns of the saved files it reads;
-    `gpu`: it uses a GPU where there is one (such notebooks run one after the other).
+    `data`: the sets of images it loads; `tables`: patterns of the saved files it reads.
+    All run side by side: only one uses a GPU where there is one (gan.ipynb).
     """
 
     name: str
     data: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
-    gpu: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,11 @@ class Document:
 
 @dataclass(frozen=True)
 class Archive:
-    """A ZIP of a report, and of the files that the folder's README.md names."""
+    """A ZIP of a report, of the files that the folder's README.md names, of helpers.py and
+    the sample of MNIST, and of a requirements.txt with our pins of `packages`."""
 
     report: Document
+    packages: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def _ece1508(kind, number, notebook, pages, **options):
 MNIST_NOTEBOOK = "mnist_rnn_gru_lstm.ipynb"
 LAYERS = ("Linear", "Loss", "SGD", "Activation", "MLP")
 TESTERS = tuple(f"{name}Tester.ipynb" for name in LAYERS)
+PALINDROME_TABLES = ("saved/rates.csv", "saved/seeds.csv", "saved/controls.csv")
 COURSES = {
     "ece1508": Course(
         folder="ece1508_recurrent_networks",
@@ -111,8 +113,8 @@ COURSES = {
         folder="cs324_lstm_gan",
         needs=("first_name", "last_name", "student_number"),
         notebooks=(
-            Notebook("palindrome_lstm.ipynb", tables=("saved/*.csv",)),
-            Notebook("gan.ipynb", data=("MNIST",), tables=("saved/gan*",), gpu=True),
+            Notebook("palindrome_lstm.ipynb", tables=PALINDROME_TABLES),
+            Notebook("gan.ipynb", data=("MNIST",), tables=("saved/gan*",)),
         ),
         files={
             "{student_number}_assignment3.zip": Archive(
@@ -123,7 +125,11 @@ COURSES = {
                     author="{name}, student number {student_number}",
                     pages=10,
                     hide_code=True,
-                )
+                ),
+                packages=(
+                    *("torch", "torchvision", "numpy", "matplotlib"),
+                    *("tqdm", "joblib", "ipython", "jupyter"),
+                ),
             )
         },
     ),
@@ -299,7 +305,6 @@ def questions(notebook):
 # ----------------------------------------------------------------------------- an archive
 FILE = re.compile(r"`([\w./-]+\.(?:py|ipynb|csv|json|png|txt))`")
 GENERATED = {"report.pdf", "helpers.py", "requirements.txt"}
-PACKAGES = {"pil": "pillow"}  # module: package, where their names differ
 
 
 def files_named_in_readme(folder):
@@ -314,7 +319,9 @@ def make_archive(archive, folder, student):
     names = ["README.md", *files_named_in_readme(folder)]
     files = {name: (folder / name).read_bytes() for name in names}
     files["helpers.py"] = (ROOT / "helpers.py").read_bytes()
-    files["requirements.txt"] = _requirements(files).encode()
+    pins = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
+    pins = [pin.split()[0] for pin in pins if pin.split("==")[0] in archive.packages]
+    files["requirements.txt"] = "\n".join([*pins, ""]).encode()
     files["report.pdf"] = print_document(archive.report, folder, student)
     for path in (ROOT / "data/sample/MNIST").rglob("*"):
         if path.is_file():
@@ -325,18 +332,3 @@ def make_archive(archive, folder, student):
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             file.writestr(entry, files[name], zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
-
-
-def _requirements(files):
-    """The lines of requirements.txt for what the archive's code imports, and for Jupyter."""
-    modules = {"jupyter"}
-    for name, content in files.items():
-        if name.endswith(
-            (".py", ".ipynb")
-        ):  # in JSON a line of code starts with a quote
-            imported = re.findall(rb'(?m)^[\s"]*(?:import|from) (\w+)', content)
-            modules |= {module.decode().lower() for module in imported}
-    pinned = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
-    lines = [line.split("#")[0].strip() for line in pinned]
-    packages = {PACKAGES.get(module, module) for module in modules}
-    return "".join(f"{line}\n" for line in lines if line.split("==")[0] in packages)

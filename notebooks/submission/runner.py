@@ -7,10 +7,9 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from copy import deepcopy
 
 import nbformat
@@ -22,7 +21,6 @@ from tqdm import tqdm
 from submission.notebooks import code_cells, read_notebook, record_of, record_run
 
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-GPU = threading.Lock()  # of the notebooks that use one, one runs at a time
 # run after a notebook's last cell: the modules of its folder that it used, and the data
 WHAT_WAS_USED = """
 import json, pathlib, sys
@@ -76,11 +74,10 @@ class Run:
 
         Raises RunError when a cell fails.
         """
-        with GPU if self.declared.gpu else nullcontext():
-            self.start = time.perf_counter()
-            metadata = deepcopy(self.notebook.metadata)
-            modules, data = self._execute(environment)
-            seconds = time.perf_counter() - self.start
+        self.start = time.perf_counter()
+        metadata = deepcopy(self.notebook.metadata)
+        modules, data = self._execute(environment)
+        seconds = time.perf_counter() - self.start
         CoalesceStreamsPreprocessor().preprocess(self.notebook, {})
         self.notebook.metadata = metadata  # not what differs between versions of Python
         data = next((kind for kind in ("sample", "full") if kind in data), "none")

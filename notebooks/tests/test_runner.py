@@ -44,13 +44,6 @@ def test_notebooks_run_side_by_side_and_the_longest_first(tmp_path):
     assert max(start_3, start_new) < min(end_3, end_new) <= start_1
 
 
-def test_notebooks_that_use_a_gpu_take_turns(tmp_path):
-    runs = [a_run(tmp_path, name, SPAN, gpu=True) for name in "ab"]
-    runner.run(runs, jobs=2)
-    (start_a, end_a), (start_b, end_b) = [map(float, printed(r).split()) for r in runs]
-    assert end_a <= start_b or end_b <= start_a
-
-
 def test_a_kernel_has_one_thread_and_joblib_the_cores_that_are_left(
     tmp_path, monkeypatch
 ):

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import venv
 import zipfile
 from pathlib import Path
 
@@ -16,13 +15,7 @@ import pypdf
 import pytest
 from submission import __main__ as command
 from submission import courses
-from submission.notebooks import (
-    RECORD,
-    code_cells,
-    read_notebook,
-    record_run,
-    unfit,
-)
+from submission.notebooks import code_cells, read_notebook, record_of, record_run, unfit
 
 import helpers
 
@@ -60,7 +53,7 @@ def code(source, output):
 def stamp(path, data="none", files=()):
     """Record a run of the notebook in the file `path` as it is now."""
     notebook = nbformat.read(path, as_version=4)
-    notebook.metadata.pop(RECORD, None)
+    notebook.metadata.clear()
     for count, cell in enumerate(code_cells(notebook), 1):
         cell.execution_count = count
     record_run(notebook, path.parent, files, data, seconds=1)
@@ -118,7 +111,7 @@ def root(tmp_path, monkeypatch):
     write(folders["ee519"] / "TrainingTester.ipynb", code("test()", "trained"))
     (root / "helpers.py").write_text("import numpy\n")
     (root / "requirements.txt").write_text(
-        "numpy==2.4.6  # arrays\njoblib==1.6.0\njupyter==1.1.1\npytest==9.2.0\n-e .\n"
+        "numpy==2.4.6\njoblib==1.6.0\njupyter==1.1.1\npytest==9.2.0\n-e .\n"
     )
     images = root / "data/sample/MNIST/raw/images"
     images.parent.mkdir(parents=True)
@@ -161,7 +154,7 @@ def test_all_makes_the_files_of_the_table_and_says_from_which_run(root, output, 
     assert set(content(output)) == FILES
     said = capsys.readouterr().out
     assert all(str(output / Path(name)) in said for name in FILES)
-    record = read_notebook(root / "notebooks/tdl211_layers/ex2.ipynb").metadata[RECORD]
+    record = record_of(read_notebook(root / "notebooks/tdl211_layers/ex2.ipynb"))
     assert (
         f"ece1508, from notebooks that ran on the full data on {record['date']}:"
         in said
@@ -252,17 +245,11 @@ def test_too_many_pages_are_named(root, output, capsys):
 
 
 # ----------------------------------------------------------------------- names, options
-@pytest.mark.parametrize(
-    "first, last, file",
-    [
-        ("Mary Ann", "O'Neil, Jr.", "ONeilJr_MaryAnn"),
-        ("José", "Núñez-Ångström", "Núñez-Ångström_José"),
-    ],
-)
-def test_names_give_file_names(first, last, file, root, output):
-    assert run(output, "ece1508", "--first-name", first, "--last-name", last) == 0
+def test_names_give_file_names(root, output):
+    names = ["--first-name", "Mary José", "--last-name", "O'Neil-Núñez, Jr."]
+    assert run(output, "ece1508", *names) == 0
     (notebook,) = (output / "ece1508").glob("*.ipynb")
-    assert notebook.name == f"{file}_Assgn4.ipynb"
+    assert notebook.name == "ONeil-NúñezJr_MaryJosé_Assgn4.ipynb"
 
 
 @pytest.mark.parametrize("option", ["--first-name", "--last-name", "--student-number"])
@@ -324,11 +311,8 @@ def edit_notebook(edit):
 @pytest.mark.parametrize(
     "edit, words",
     [
-        (
-            edit_notebook(lambda nb: nb.cells[2].update(source="g()")),
-            "code that changed",
-        ),
-        (edit_notebook(lambda nb: nb.cells.pop()), "code that changed"),
+        (edit_notebook(lambda nb: nb.cells[2].update(source="g()")), "has code that"),
+        (edit_notebook(lambda nb: nb.cells.pop()), "has code that changed"),
         (edit_notebook(lambda nb: nb.cells[1].update(outputs=[])), "or cleared"),
         (edit_notebook(lambda nb: nb.cells[2].outputs[0].update(text="3")), "outputs"),
         (edit_notebook(lambda nb: nb.metadata.clear()), "no record of a run"),
@@ -368,10 +352,9 @@ def sample_run(root, monkeypatch):
     folder = root / "notebooks/ece1508_recurrent_networks"
     load = "import helpers\nhelpers.data_folder('MNIST')\nprint('loaded')"
     change(folder / "tanh_activation.ipynb", lambda nb: nb.cells[0].update(source=load))
-    for cell in (3, 5, 7):
-        path = folder / "mnist_rnn_gru_lstm.ipynb"
-        change(path, lambda nb, cell=cell: nb.cells[cell].update(source="print(1)"))
-    change(path, lambda nb: nb.cells[1].update(source=load))
+    path = folder / "mnist_rnn_gru_lstm.ipynb"
+    for cell, source in {1: load, 3: "1", 5: "2", 7: "3"}.items():
+        change(path, lambda nb, c=cell, s=source: nb.cells[c].update(source=s))
     monkeypatch.setenv("COURSEWORK_DATA", str(helpers.DATA / "sample"))
     return root
 
@@ -384,12 +367,12 @@ def test_a_run_on_the_sample_is_a_trial(sample_run, capsys):
     assert set(after) - set(before) == new
     assert {name: after[name] for name in before} == before
     assert "not to be handed in" in capsys.readouterr().out
-    trial = sample_run / "trial" / "ece1508"
-    marked = [path.stem for path in trial.glob("*.pdf") if "Trial run" in text(path)[0]]
-    programming = [f"Programming_Q{n}" for n in (1, 2, 3)]
-    assert sorted(marked) == [*programming, "Written_Q2"]  # Q1 uses no images
-    for path in trial.glob("Programming*.pdf"):
-        assert all("Trial run on a sample of the data" in page for page in text(path))
+    for path in (sample_run / "trial" / "ece1508").glob("*.pdf"):
+        marked = ["Trial run on a sample of the data" in page for page in text(path)]
+        if path.name == "Written_Q1.pdf":  # it uses no images
+            assert not any(marked)
+        else:
+            assert all(marked)
 
 
 def test_a_run_on_the_sample_is_not_saved(sample_run, output, capsys):
@@ -426,16 +409,6 @@ def test_save_writes_the_executed_notebook_back_and_nothing_else(root, output, c
     assert run(output, "tdl211") == 0
 
 
-def test_a_failing_cell_leaves_everything_as_it_was(root, output, capsys):
-    assert run(output, "tdl211") == 0
-    path = root / "notebooks/tdl211_layers/ex2.ipynb"
-    change(path, lambda nb: nb.cells[0].update(source="1 / 0"))
-    before = content(root), content(output)
-    assert run(output, "tdl211", "--execute", "--save") == 1
-    assert (content(root), content(output)) == before
-    assert "ex2.ipynb: code cell 1" in capsys.readouterr().err
-
-
 # --------------------------------------------------------------- whole or not at all
 @pytest.mark.parametrize("error, status", [(KeyboardInterrupt, 130), (OSError, 1)])
 def test_an_interruption_leaves_the_earlier_files(
@@ -459,15 +432,11 @@ def test_an_interruption_leaves_the_earlier_files(
 
 
 def test_other_files_and_folders_stay(root, output):
-    for name in ("ee519/mine.txt", "mine.txt"):
-        (output / name).parent.mkdir(parents=True, exist_ok=True)
-        (output / name).write_text("mine")
+    (output / "ee519").mkdir(parents=True)
+    (output / "ee519" / "mine.txt").write_text("mine")
+    (output / "mine.txt").write_text("mine")
     assert run(output, "ee519", *ADA) == 0
-    assert set(content(output)) == {
-        "ee519/mine.txt",
-        "mine.txt",
-        "ee519/Lovelace_hw1.pdf",
-    }
+    assert len(content(output)) == 3
 
 
 # ------------------------------------------------------------- the assignments themselves
@@ -502,25 +471,12 @@ def test_the_submissions_are_whole(submissions):
         assert f"class {name}" in whole and f"Question {number}" in whole
 
 
-@pytest.fixture(scope="module")
-def python(tmp_path_factory):
-    """A Python that has the pinned packages and nothing of this folder."""
-    environment = tmp_path_factory.mktemp("environment")
-    venv.create(environment, with_pip=False)
-    # packages are found, but not this folder: a .pth file in a .pth's folder is not read
-    (site,) = environment.glob("[Ll]ib/**/site-packages")
-    packages = [path for path in sys.path if path.endswith("site-packages")]
-    (site / "packages.pth").write_text("\n".join(packages))
-    return environment / ("Scripts" if os.name == "nt" else "bin") / "python"
-
-
-def run_alone(python, folder, *arguments):
-    """Run the isolated Python in `folder` on the sample; what went wrong."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+def run_alone(folder, *arguments):
+    """Run Python in `folder`, on the sample; what went wrong."""
     done = subprocess.run(
-        [python, *arguments],
+        [sys.executable, *arguments],
         cwd=folder,
-        env={**kept, "COURSEWORK_DATA": str(helpers.DATA / "sample")},
+        env={**os.environ, "COURSEWORK_DATA": str(helpers.DATA / "sample")},
         capture_output=True,
         text=True,
         check=False,
@@ -528,67 +484,32 @@ def run_alone(python, folder, *arguments):
     return done.stderr if done.returncode else ""
 
 
-def code_of(path):
-    """All code of a notebook, without magics."""
-    cells = nbformat.read(path, as_version=4).cells
-    source = "\n\n".join(c.source for c in cells if c.cell_type == "code")
-    return re.sub(r"(?m)^[%!].*", "", source)
+def test_the_layers_of_tdl211_stand_alone(submissions):
+    assert not run_alone(submissions / "tdl211", "-c", "import MLP, RNN, LSTM")
 
 
-def test_the_notebook_of_ece1508_runs_alone(submissions, python, tmp_path):
-    """Its cells up to train() and one epoch of each model, in an empty folder."""
-    (path,) = (submissions / "ece1508").glob("*.ipynb")
-    cells = [c.source for c in code_cells(nbformat.read(path, as_version=4))]
-    trains = next(i for i, source in enumerate(cells) if "def train(" in source)
-    classes = [s for s in cells if s.startswith("class my")]
-    assert len(classes) == 3
-    (tmp_path / "cells.py").write_text(
-        "\n\n".join([*cells[: trains + 1], *classes])
-        + "\n\nfor model in (myRNN(), myGatedRNN(), myLSTM()):\n"
-        "    train(model, nn.CrossEntropyLoss(), 1)\n",
-        encoding="utf-8",
-    )
-    assert not run_alone(python, tmp_path, "cells.py")
-
-
-def test_the_layers_of_tdl211_stand_alone(submissions, python):
-    for name in ("MLP", "RNN", "LSTM"):
-        assert not run_alone(python, submissions / "tdl211", "-c", f"import {name}")
-
-
-@pytest.fixture(scope="module")
-def unpacked(submissions, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("unpacked")
+def test_the_archive_of_cs324_has_all_that_it_needs(submissions, tmp_path):
     with zipfile.ZipFile(submissions / "cs324/12345678_assignment3.zip") as archive:
-        archive.extractall(folder)
-    return folder
-
-
-def test_the_archive_has_all_that_it_imports(unpacked, python):
-    sources = [path.read_text("utf-8") for path in unpacked.glob("*.py")]
-    sources += map(code_of, unpacked.glob("*.ipynb"))
+        archive.extractall(tmp_path)
+    sources = [path.read_text("utf-8") for path in tmp_path.glob("*.py")]
+    for path in tmp_path.glob("*.ipynb"):
+        cells = code_cells(nbformat.read(path, as_version=4))
+        sources += [cell.source for cell in cells if cell.source[0] != "%"]
     nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
     statements = [n for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)]
-    lines = ["import helpers", *map(ast.unparse, statements)]
+    lines = {ast.unparse(node) for node in statements}
     lines = [line for line in lines if "dask" not in line]  # only on a cluster
-    assert not run_alone(python, unpacked, "-c", "\n".join(lines))
+    assert not run_alone(tmp_path, "-c", "\n".join(lines))
+
     modules = {re.split(r"[\s.]", line)[1] for line in lines}
-    own = {path.stem for path in unpacked.glob("*.py")} | set(sys.stdlib_module_names)
-    required = (unpacked / "requirements.txt").read_text().splitlines()
-    pinned = {line.split("==")[0] for line in required}
-    packages = {{"PIL": "pillow"}.get(name, name.lower()) for name in modules - own}
-    assert pinned == packages | {"jupyter"}
+    modules -= {path.stem for path in tmp_path.glob("*.py")} | sys.stdlib_module_names
+    packages = {{"PIL": "pillow"}.get(name, name.lower()) for name in modules}
+    pins = (tmp_path / "requirements.txt").read_text().split()
+    assert {pin.split("==")[0] for pin in pins} == packages | {"jupyter"}
 
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["train.py", "--train_steps", "3"],
-        ["my_gan.py", "--n_epochs", "1", "--batch_size", "999"],
-    ],
-)
-def test_the_programs_of_the_archive_run(arguments, unpacked, python):
-    assert not run_alone(python, unpacked, *arguments)
+    assert not run_alone(tmp_path, "train.py", "--train_steps", "3")
+    gan = ["my_gan.py", "--n_epochs", "1", "--batch_size", "999"]
+    assert not run_alone(tmp_path, *gan)
 
 
 def test_the_committed_notebooks_can_be_handed_in():
@@ -597,4 +518,4 @@ def test_the_committed_notebooks_can_be_handed_in():
             path = course.path / notebook.name
             assert unfit(path) is None
             data = "full" if notebook.data else "none"
-            assert read_notebook(path).metadata[RECORD]["data"] == data, notebook.name
+            assert record_of(read_notebook(path))["data"] == data, notebook.name
