@@ -81,7 +81,7 @@ def _parser():
     add("--student-number", default="", help="for cs324")
     add(
         "--output",
-        type=Path,
+        type=lambda text: Path(text).expanduser(),
         help="where to write, a folder for each course (default: submissions, or trial)",
     )
     add("--execute", action="store_true", help="run the notebooks first, on copies")
@@ -206,6 +206,9 @@ def problems(folders, student, options):
     for path in (*(output / name for name in folders), output, *output.parents):
         if path.exists() and not path.is_dir():
             yield f"--output {output}: {path} is not a folder."
+    existing = next(path for path in (output, *output.parents) if path.exists())
+    if not os.access(existing, os.W_OK):
+        yield f"--output {output}: {existing} is read-only."
 
 
 def make(folders, student):
