@@ -7,7 +7,6 @@ page.typ says how a page looks.
 import base64
 import html
 import importlib.util
-import io
 import json
 import re
 import subprocess
@@ -17,7 +16,6 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
-from xml.etree import ElementTree
 
 import pypandoc
 import typst
@@ -27,23 +25,13 @@ from nbconvert.filters import strip_ansi
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor, TagRemovePreprocessor
 from nbconvert.utils.exceptions import ConversionException
-from PIL import Image
 from traitlets import Bool, Unicode
 
 from submission.notebooks import used_sample
 
 TEMPLATE = Path(__file__).with_name("page.typ")
-TRIAL = "Trial run on a sample of the data"
-TRIAL_NOTE = (
-    "This is a trial run on a sample of the data; the text describes the full run."
-)
-PREPROCESSORS = (
-    TagRemovePreprocessor(
-        remove_cell_tags={"remove-cell"},
-        remove_input_tags={"remove-input", "hide-input"},
-    ),
-    CoalesceStreamsPreprocessor(),
-)
+BROWSER = ["audio", "video", "iframe", "canvas", "svg"]  # that pages cannot show
+TRIAL = "This is a trial run on a sample of the data; the text describes the full run."
 
 
 class PrintError(ConversionException, ValueError):
@@ -98,79 +86,21 @@ def to_pdf(notebooks, page, folder=None):
     Pictures that Markdown cells name are read relative to `folder`. What cannot be shown
     leaves words on the page and a warning. Raises PrintError when a page cannot be set.
     """
-    printout = _Printout(page, Path(folder or "."))
-    for notebook in notebooks:
-        printout.add(notebook)
-    return printout.pdf()
-
-
-# ------------------------------------------------------------------- Markdown, formulas
-# page.typ defines what pandoc's Typst has not: \tfrac, bars without space, indices that
-# are not torn at a line's end
-ARGUMENT = r"\s*(\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}|\\\w+|\w)"
-TFRAC = re.compile(r"\\tfrac" + 2 * ARGUMENT)
-BAR = re.compile(r"(\\(?:left|right|middle|[bB]igg?[lrm]?)?\s*)?\|")
-NORM = re.compile(r"(?<!\\)(?<!\\left)\\\|(.+?)(?<!\\right)\\\|")
-INDEX = re.compile(r"(?<![\\{])\[([^][{}&\\]*[-+][^][{}&\\]*)\]")  # y[t-1] is not torn
-TIE = r"\\operatorname{tie}\\left(\\left[\1\\right]\\right)"
-TAG = re.compile(r"\\tag\*?\{(.*?)\}|\\q?quad\s*\((\d+[a-z]?)\)$")
-LABEL = re.compile(r"\\label\{(.*?)\}")
-REFERENCE = re.compile(r"\\(eq)?ref\{(.*?)\}")
-TYPST_CODE = re.compile(r"(?ms)(^ *(`{3,}).*?^ *\2$)")
-TYPST_FIXES = {
-    r'"(tfrac|tie)" \(': r"\1(",
-    " semi.rev ": ", ",
-    '"vbar"': "vbar",
-    "∥(.+?)∥": r"norm(\1)",
-    r'("\w+"\)?) (?=\\?\()': r"\1",
-    r"#box\(stroke: black, inset: 3pt, ": "#boxed(",
-}
-
-
-class _Renderer(IPythonRenderer):
-    """nbconvert's Markdown, with code and formulas in the form that pandoc reads."""
-
-    def __init__(self):
-        super().__init__(escape=False, exclude_anchor_links=True)
-        self.numbers = {}  # label of a formula: its number
-
-    def block_code(self, code, info=None):
-        return _pre(code, re.sub(r"\W.*", "", info or "") or "text")
-
-    def inline_math(self, body):
-        return self.formula(r"\({}\)", INDEX.sub(TIE, body))
-
-    def block_math(self, body):
-        tag, label = TAG.search(body.strip()), LABEL.search(body)
-        body = LABEL.sub("", body)
-        if tag:
-            number = tag[1] or tag[2]
-            self.numbers |= {label[1]: number} if label else {}
-            body = rf"\text{{⟨tag:{number}⟩}}{body.replace(tag[0], '')}"
-        return self.formula(r"\[{}\]", body)
-
-    def latex_environment(self, name, body):
-        return self.block_math(rf"\begin{{{name}}}{body}\end{{{name}}}")
-
-    def formula(self, form, body):
-        body = re.sub(r"&(lt|gt|amp);", lambda m: html.unescape(m[0]), body.strip())
-        body = NORM.sub(r"\\lVert \1\\rVert ", body)
-        if r"\begin{array}" not in body:  # whose columns can have rules
-            body = BAR.sub(lambda m: m[0] if m[1] else r"\operatorname{vbar}", body)
-        for _ in range(body.count(r"\tfrac")):
-            body = TFRAC.sub(r"\\operatorname{tfrac}\\left(\1⁏\2\\right)", body)
-        return (
-            f'<span class="tex">{html.escape(form.format(body))}</span>' if body else ""
-        )
-
-    def _embed_image_or_attachment(self, src):
-        return src
-
-
-def _pre(text, kind):
-    """Text in a fixed-width font; words longer than a line may break."""
-    text = re.sub(r"(\S{90})(?=\S)", "\\1\u200b", text.rstrip())
-    return f'<pre class="{kind}"><code>{html.escape(text)}\n</code></pre>'
+    parts = [_notebook_html(notebook, page.hide_code) for notebook in notebooks]
+    soup = BeautifulSoup(_pre("", "pagebreak").join(parts), "html.parser")
+    for element in soup(["script", "style"]):
+        element.decompose()
+    for element in soup(BROWSER):
+        element.replace_with(_words(f"{element.name}: only a browser can show it"))
+    if page.trial:
+        note = _tag("p", f"<strong>{TRIAL}</strong>")
+        title = None if page.title else soup.find("h1")
+        title.insert_after(note) if title else soup.insert(0, note)
+    pictures = _place_pictures(soup, Path(folder or "."))
+    _arrange(soup)
+    _set_type(soup)
+    _link(soup)
+    return _set_pages(_as_typst(str(soup)), pictures, page)
 
 
 def _words(reason):
@@ -185,217 +115,167 @@ def _tag(name, inner="", **attributes):
     return tag
 
 
-# ------------------------------------------------------------------------- the notebook
+# ------------------------------------------------------------------- Markdown, formulas
+# page.typ defines what pandoc's Typst lacks: \tfrac, bars without space, untorn indices
+ARGUMENT = r"\s*(\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}|\\\w+|\w)"
+TFRAC = re.compile(r"\\tfrac" + 2 * ARGUMENT)
+BAR = re.compile(r"(?<!\\)(?<!left)(?<!right)\|")
+INDEX = re.compile(r"(?<![\\{])\[([^][{}&\\]*[-+][^][{}&\\]*)\]")  # y[t-1]
+FUNCTION = re.compile(r"\\(?:text|operatorname)(\{\w+\})(?=\s*(?:\\left\s*)?\()")
+TAG = re.compile(r"\\tag\{(.*?)\}|\\quad\s*\((\d+)\)$")
+TYPST = {'"tfrac" (': "tfrac(", " semi.rev ": ", ", '"tie" (': "tie(", '"vbar"': "vbar"}
+
+
+class _Renderer(IPythonRenderer):
+    """nbconvert's Markdown, with code and formulas in the form that pandoc reads."""
+
+    def block_code(self, code, info=None):
+        return _pre(code, re.sub(r"\W.*", "", info or "") or "text")
+
+    def inline_math(self, body):
+        body = INDEX.sub(r"\\operatorname{tie}\\left(\\left[\1\\right]\\right)", body)
+        return self.formula(r"\({}\)", body)
+
+    def block_math(self, body):
+        tag = TAG.search(body.strip())
+        if tag:
+            number = tag[1] or tag[2]
+            body = rf"\text{{⟨tag:{number}⟩}}{body.replace(tag[0], '')}"
+        return self.formula(r"\[{}\]", body)
+
+    def latex_environment(self, name, body):
+        return self.block_math(rf"\begin{{{name}}}{body}\end{{{name}}}")
+
+    def formula(self, form, body):
+        body = re.sub(r"&(lt|gt|amp);", lambda match: html.unescape(match[0]), body)
+        body = FUNCTION.sub(r"\\mathrm\1", body)
+        if "{array}" not in body:  # whose columns can have rules
+            body = BAR.sub(r"\\operatorname{vbar}", body)
+        for _ in range(body.count(r"\tfrac")):
+            body = TFRAC.sub(r"\\operatorname{tfrac}\\left(\1⁏\2\\right)", body)
+        return f"<span>{html.escape(form.format(body.strip()))}</span>"
+
+    def _embed_image_or_attachment(self, src):
+        return src
+
+
+def _markdown(source):
+    renderer = _Renderer(escape=False, exclude_anchor_links=True)
+    return MarkdownWithMath(renderer=renderer).render(source)
+
+
+def _pre(text, kind):
+    """Text in a fixed-width font; words longer than a line may break."""
+    text = re.sub(r"(\S{90})(?=\S)", "\\1\u200b", text.rstrip())
+    return f'<pre class="{kind}"><code>{html.escape(text)}\n</code></pre>'
+
+
+# ------------------------------------------------------------------------ the notebook
+REMOVE = TagRemovePreprocessor(
+    remove_cell_tags={"remove-cell"}, remove_input_tags={"remove-input"}
+)
+COALESCE = CoalesceStreamsPreprocessor()
 OPTION = re.compile(r"^#\| ?([\w-]+): *(.*(?:\n#\| {2,}.*)*)", re.MULTILINE)
-PICTURES = ("image/svg+xml", "image/png", "image/jpeg", "image/gif", "image/webp")
+PICTURES = ("image/svg+xml", "image/png", "image/jpeg")
 SHOWN = (*PICTURES, "text/html", "text/markdown", "text/latex", "text/plain")
-REPR = re.compile(r"<.*>|[\w.]+\(.*\)|", re.DOTALL)  # of an object, not for readers
 PROGRESS = re.compile(r"^.*\d%\|.*\|.*\[.*\]\n?", re.MULTILINE)  # tqdm's last line
-NEEDS_BROWSER = ("audio", "video", "iframe", "canvas", "object", "embed")
-DAMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 SHORT = 10  # lines of an output that stay with their code
 
 
-class _Printout:
-    """The HTML of the cells in `parts`, and their pictures (bytes) in `files`."""
-
-    def __init__(self, page, folder):
-        self.page, self.folder = page, folder
-        self.parts, self.files = [], {}
-        self.renderer = _Renderer()
-
-    def add(self, notebook):
-        """Append a notebook, on a new page."""
-        notebook = deepcopy(notebook)
-        for preprocessor in PREPROCESSORS:
-            notebook, _ = preprocessor.preprocess(notebook, {})
-        language = notebook.metadata.get("language_info", {}).get("name", "python")
-        if self.parts:
-            self.parts.append(_pre("", "pagebreak"))
-        for cell in notebook.cells:
-            if cell.cell_type == "markdown":
-                source = cell.source
-                for name, bundle in cell.get("attachments", {}).items():
-                    kept = self.keep(base64.b64decode(next(iter(bundle.values()))))
+def _notebook_html(notebook, hide_code):
+    """What Jupyter shows of a notebook."""
+    notebook, _ = REMOVE.preprocess(deepcopy(notebook), {})
+    notebook, _ = COALESCE.preprocess(notebook, {})
+    language = notebook.metadata.get("language_info", {}).get("name", "python")
+    parts = []
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            parts.append(_code_cell(cell, re.sub(r"\W", "", language), hide_code))
+        elif cell.cell_type == "raw":
+            parts.append(_pre(cell.source, "output"))
+        else:
+            source = cell.source
+            for name, bundle in cell.get("attachments", {}).items():
+                for kind, content in bundle.items():
+                    address = f"data:{kind};base64,{content}"
                     for written in (name, quote(name)):
-                        source = source.replace(f"attachment:{written}", kept)
-                self.parts.append(self.markdown(source))
-            elif cell.cell_type == "code":
-                self.parts.append(self.code_cell(cell, re.sub(r"\W", "", language)))
-            elif cell.source.strip():
-                self.parts.append(_pre(cell.source, "output"))
+                        source = source.replace(f"attachment:{written}", address)
+            parts.append(_markdown(source))
+    return "\n".join(parts)
 
-    def keep(self, content):
-        """The name of the file that `content`, of a picture, is kept in."""
-        name = f"kept-{len(self.files)}"
-        self.files[name] = content
-        return name
 
-    def markdown(self, source):
-        return self.without_drawings(
-            MarkdownWithMath(renderer=self.renderer).render(source)
-        )
+def _code_cell(cell, language, hide_code):
+    """The HTML of the code, if it is to be printed, and of the outputs with captions."""
+    is_quiet = "remove-output" in cell.metadata.get("tags", [])
+    outputs = [_output(output, hide_code) for output in cell.outputs if not is_quiet]
+    outputs = [output for output in outputs if output]
+    code = re.sub(r"\A(#\|.*\n?)+", "", cell.source).strip("\n")
+    shown = ""
+    if code and not hide_code and "transient" not in cell.metadata:
+        shown = _pre(code, f"in-{cell.execution_count or ''}-{language}")
+        first = outputs[0] if outputs else ""
+        if first.startswith("<pre") and first.count("\n") <= SHORT:
+            shown = f'<div typst:sticky="true" typst:above="0.9em">{shown}</div>'
+    soup = BeautifulSoup("".join(outputs), "html.parser")
+    options = [(k, re.sub(r"\n#\| +", " ", v)) for k, v in OPTION.findall(cell.source)]
+    _caption(soup, options)
+    return f"{shown}{soup}"
 
-    def without_drawings(self, source):
-        """The HTML with an <img> for each <svg>, whose spelling HTML parsers change."""
 
-        def replace(match):
-            svg = match[0].replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
-            svg = match[0] if "xmlns=" in match[0] else svg
-            return f'<img src="{self.keep(svg.encode())}">'
-
-        return re.sub(r"(?s)<svg\b.*?</svg>", replace, source)
-
-    def code_cell(self, cell, language):
-        """The HTML of the code, if it is to be printed, and of the outputs."""
-        options = [
-            (k, re.sub(r"\n#\| +", " ", v)) for k, v in OPTION.findall(cell.source)
-        ]
-        code = re.sub(r"\A(#\|.*\n?)+", "", cell.source).strip("\n")
-        is_quiet = "remove-output" in cell.metadata.get("tags", [])
-        outputs = [] if is_quiet else [t for t in map(self.output, cell.outputs) if t]
-        shown = ""
-        removed = cell.metadata.get("transient", {}).get("remove_source")
-        if code.strip() and not self.page.hide_code and not removed:
-            shown = _pre(code, f"in-{cell.execution_count or ''}-{language}")
-            first = outputs[0] if outputs else ""
-            if first.startswith("<pre") and first.count("\n") <= SHORT:
-                shown = f'<div typst:sticky="true" typst:above="0.9em">{shown}</div>'
-        soup = BeautifulSoup("".join(outputs), "html.parser")
-        self.caption(soup, options)
-        return f"{shown}{soup}"
-
-    def caption(self, soup, options):
-        """Give the first picture and the first table of a cell their captions and names."""
-        labels = [value for key, value in options if key == "label"]
-        alt = dict(options).get("fig-alt", "").strip("\"' ")
-        for key, value in options:
-            if key not in ("fig-cap", "tbl-cap"):
-                continue
-            kind = key.removesuffix("-cap")
-            found = soup.find("img" if kind == "fig" else "table")
-            if found is None:
-                warnings.warn(f"no output for the caption: {value}", stacklevel=2)
-                continue
-            names = [label for label in labels if label.startswith(kind)]
+def _caption(soup, options):
+    """Give the first picture and the first table of a cell their captions and names."""
+    for key, text in options:
+        kind = {"fig-cap": "img", "tbl-cap": "table"}.get(key)
+        found = kind and soup.find(kind)
+        if found:
+            names = [v for k, v in options if k == "label" and v[:4] == key[:4]]
             name = {"id": names[0]} if names else {}
-            text = self.markdown(value.strip("\"' ")).strip()[len("<p>") : -len("</p>")]
-            if kind == "tbl":
+            text = _markdown(text).strip().removeprefix("<p>").removesuffix("</p>")
+            if kind == "table":
                 found.attrs.update(name)
                 found.insert(0, _tag("caption", text))
             else:
-                found["alt"] = found.get("alt") or alt
+                found["alt"] = found.get("alt") or dict(options).get("fig-alt", "")
                 figure = found.wrap(_tag("figure", **name))
                 figure.append(_tag("figcaption", text))
                 if figure.parent.name == "p":
                     figure.parent.unwrap()
+        elif kind:
+            warnings.warn(f"no output for the caption: {text}", stacklevel=2)
 
-    # ----------------------------------------------------------------------- outputs
-    def output(self, output):
-        """The HTML of one output."""
-        if output.output_type == "stream":
-            return self.lines(output.text)
-        if output.output_type == "error":
-            message = f"{output.ename}: {output.evalue}"
-            return self.lines("\n".join(output.traceback) or message)
-        data, plain = output.data, str(output.data.get("text/plain", "")).strip()
-        kind = next((kind for kind in SHOWN if kind in data), None)
-        if kind in PICTURES:
-            return self.picture(data[kind], kind, output.metadata.get(kind))
-        if kind == "text/html":
-            soup = BeautifulSoup(self.without_drawings(data[kind]), "html.parser")
-            for element in soup(["script", "style"]):
-                element.decompose()
-            if soup.get_text().strip() or soup(["img", *NEEDS_BROWSER]):
-                return f"<div>{soup}</div>"
-        elif kind in ("text/markdown", "text/latex"):
-            is_listing = data[kind].startswith("<details>")
-            return (
-                "" if self.page.hide_code and is_listing else self.markdown(data[kind])
-            )
-        if set(data) == {"text/plain"} or not REPR.fullmatch(plain):
-            return self.lines(plain)
-        return f"<p>{_words('an output that only Jupyter can show')}</p>"
 
-    def lines(self, text):
-        text = PROGRESS.sub("", strip_ansi(text)).strip("\n")
-        return _pre(text, "output") if text.strip() else ""
-
-    def picture(self, content, kind, size):
-        """The HTML of a picture, whose size (of a screen with fine dots) can be given."""
-        is_text = kind == "image/svg+xml"
-        name = self.keep(content.encode() if is_text else base64.b64decode(content))
-        size = size if isinstance(size, dict) else {}
-        width = f' width="{size["width"] * 0.75:.2f}pt"' if size.get("width") else ""
-        return (
-            f'<p><img src="{name}" alt="{html.escape(size.get("alt", ""))}"{width}></p>'
-        )
-
-    # ------------------------------------------------------------------- the whole page
-    def pdf(self):
-        """The PDF as bytes."""
-        soup = BeautifulSoup("\n".join(self.parts), "html.parser")
+def _output(output, hide_code):
+    """The HTML of one output."""
+    if output.output_type in ("stream", "error"):
+        return _lines(output.get("text") or "\n".join(output.get("traceback", [])))
+    data = output.data
+    kind = next((kind for kind in SHOWN if kind in data), None)
+    if kind in PICTURES:
+        content, about = data[kind], output.metadata.get(kind, {})
+        if kind == "image/svg+xml":
+            content = base64.b64encode(content.encode()).decode()
+        address, alt = f"data:{kind};base64,{content}", about.get("alt", "")
+        image = _tag("img", src=address, alt=alt)
+        if "width" in about:  # of a picture with fine dots
+            image["width"] = f"{about['width'] * 0.75:.2f}pt"
+        return f"<p>{image}</p>"
+    if kind == "text/html":
+        soup = BeautifulSoup(data[kind], "html.parser")
         for element in soup(["script", "style"]):
             element.decompose()
-        for element in soup(NEEDS_BROWSER):
-            words = f"{element.name}: only a browser can show it"
-            element.replace_with(_words(words))
-        if self.page.trial:
-            note = _tag("p", f"<strong>{TRIAL_NOTE}</strong>")
-            title = None if self.page.title else soup.find("h1")
-            title.insert_after(note) if title else soup.insert(0, note)
-        pictures = self.place_pictures(soup)
-        _arrange(soup)
-        _set_type(soup, self.renderer.numbers)
-        _link(soup)
-        return _set(_as_typst(str(soup)), pictures, self.page)
-
-    def place_pictures(self, soup):
-        """{file name: (content, words)} of the pictures; words where one is not shown."""
-        pictures = {}
-        for image in soup("img"):
-            try:
-                content = self.read_picture(image.get("src", ""))
-                ending, width = _measure(content)
-            except DAMAGE as error:
-                about = image.get("alt") or image.get("src", "")[:60]
-                reason = "not found" if isinstance(error, FileNotFoundError) else error
-                image.replace_with(_words(f"picture “{about}”: {reason}"))
-                continue
-            image["src"] = f"picture-{len(pictures)}.{ending}"
-            pictures[image["src"]] = content, image.get("alt", "")
-            for side in ("width", "height"):
-                size = rf"(?<![-\w]){side}: *([\d.]+(px|%|pt|em))"
-                if style := re.search(size, image.get("style", "")):
-                    image[side] = style[1]
-            if width and not image.get("width") and not image.get("height"):
-                image["width"] = f"{width:.2f}pt"
-        return pictures
-
-    def read_picture(self, source):
-        """The bytes of a picture; raises OSError or ValueError when there is none."""
-        if source in self.files:
-            return self.files[source]
-        if source.startswith("data:"):
-            kind, _, content = source.partition(",")
-            content = unquote(content).encode()
-            return base64.b64decode(content) if "base64" in kind else content
-        if re.match(r"\w{2,}:|//", source):
-            raise ValueError("not a file beside the notebook")
-        return (self.folder / unquote(source.split("?")[0])).read_bytes()
+        if soup.get_text().strip() or soup(["img", *BROWSER]):
+            return str(soup)
+    elif kind in ("text/markdown", "text/latex"):
+        is_listing = data[kind].startswith("<details>")
+        return "" if hide_code and is_listing else _markdown(data[kind])
+    elif len(data) == 1 and kind:
+        return _lines(data[kind])
+    return f"<p>{_words('an output that only Jupyter can show')}</p>"
 
 
-def _measure(content):
-    """The ending and the width in points (0: its own) of a picture; raises if damaged."""
-    if content.lstrip()[:4] in (b"<svg", b"<?xm", b"<!--", b"<!DO"):
-        ElementTree.fromstring(content)
-        return "svg", 0
-    with Image.open(
-        io.BytesIO(content), formats=["PNG", "JPEG", "GIF", "WEBP"]
-    ) as image:
-        image.load()
-        dots = float(image.info.get("dpi", (96, 96))[0])
-        return image.format.lower(), image.width * (72 / dots if dots > 10 else 0.75)
+def _lines(text):
+    text = PROGRESS.sub("", strip_ansi(text)).strip("\n")
+    return _pre(text, "output") if text.strip() else ""
 
 
 # ----------------------------------------------------------------------- the whole page
@@ -403,11 +283,30 @@ CAPTION = re.compile(r"\s*Table:\s+(.*?)\s*(?:\{#([\w-]+)\})?\s*", re.DOTALL)
 MINUS = re.compile(r"(?<![\w.,)\]-])-(?=\d|\.\d|inf\b|nan\b)|(?<=\de)-(?=\d)")
 # what is not torn apart at a line's end: 3 %, y[t − 1], 8 · 10⁻³, Table 3, equation (3)
 TIES = re.compile(
-    r"(?<=\d) (?=(?:%|°|ms|s|min|h|kB|MB|GB|pt|nm)(?!\w))"
-    r"|(?<=\w) (?=[−·×±/^=<>≤≥≈] )|(?<= [−·×±/^=<>≤≥≈]) (?=\S)"
+    r"(?<=\d) (?=(?:%|ms|s|min|h|kB|MB|GB)(?!\w))"
+    r"|(?<=\w) (?=[−·×±/=<>≤≥≈] )|(?<= [−·×±/=<>≤≥≈]) (?=\S)"
     r"|(?:(?<=[Ff]igure)|(?<=[Tt]able)|(?<=[Ss]ection)|(?<=[Ii]tem)|(?<=[Tt]ask)"
     r"|(?<=[Qq]uestion)|(?<=[Ee]quation)|(?<=[Pp]roblem)) (?=\(?\d)"
 )
+
+
+def _place_pictures(soup, folder):
+    """{file name: (content, words)} of the pictures; words where one cannot be shown."""
+    pictures = {}
+    for image in soup("img"):
+        source, words = unquote(image.get("src", "")), image.get("alt") or "picture"
+        try:
+            if source.startswith("data:"):
+                content = base64.b64decode(source.partition(",")[2])
+            else:
+                content = (folder / source).read_bytes()
+        except (OSError, ValueError):
+            words = f"picture “{words}”: {source[:60]} is not beside the notebook"
+            image.replace_with(_words(words))
+            continue
+        image["src"] = f"picture-{len(pictures)}"
+        pictures[image["src"]] = content, words
+    return pictures
 
 
 def _arrange(soup):
@@ -418,10 +317,8 @@ def _arrange(soup):
         beside = [paragraph.find_previous_sibling(), paragraph.find_next_sibling()]
         tables = [e for e in beside if e and e.name == "table" and not e.caption]
         if match and tables:
-            inner = re.sub(
-                r"^\s*Table:\s+|\s*\{#[\w-]+\}\s*$", "", paragraph.decode_contents()
-            )
-            tables[0].insert(0, _tag("caption", inner))
+            inner = paragraph.decode_contents().strip().removeprefix("Table:")
+            tables[0].insert(0, _tag("caption", re.sub(r"\s*\{#.*\}$", "", inner)))
             tables[0].attrs.update({"id": match[2]} if match[2] else {})
             paragraph.decompose()
         elif paragraph.get_text().rstrip().endswith(":"):
@@ -429,28 +326,18 @@ def _arrange(soup):
     for element in sticky:
         element.name = "p"
         element.wrap(_tag("div", **{"typst:sticky": "true"}))
-    for cell in soup.select("table.dataframe :is(td, th)"):
-        cell["style"] = "text-align: right"
 
 
-def _set_type(soup, numbers):
-    """Numbers of formulas, ties between words, minus signs, breaks in long words."""
-
-    def number(match):
-        shown = numbers.get(match[2], match[2])
-        return f"({shown})" if match[1] else shown
-
+def _set_type(soup):
+    """What typists do: ties, minus signs in tables, breaks in long words."""
     for text in soup.find_all(string=True):
         names = {parent.name for parent in text.parents}
-        if names & {"code", "pre"}:
+        if names & {"code", "pre"} or re.search(r"\\[(\[]|\$", text):
             continue
-        new = REFERENCE.sub(number, text)
-        if not re.search(r"\\[(\[]|\$", new):
-            new = re.sub(r"(\S{60})(?=\S)", "\\1\u200b", TIES.sub("\u00a0", new))
+        new = TIES.sub("\u00a0", text)
+        new = re.sub(r"(\S{60})(?=\S)", "\\1\u200b", new)
         if "table" in names:
-            row = text.find_parent("tr")
-            most = 10 if row and len(row(["td", "th"])) > 6 else 24
-            new = re.sub(rf"(\w{{{most}}})(?=\w\w\w)", "\\1\u200b", MINUS.sub("−", new))
+            new = re.sub(r"(\w{12})(?=\w{3})", "\\1\u200b", MINUS.sub("−", new))
         if new != text:
             text.replace_with(new)
 
@@ -460,16 +347,15 @@ def _link(soup):
     links = soup("a", href=re.compile("^#"))
     wanted, found = {link["href"][1:] for link in links}, set()
     for element in soup(True):
-        name = element.attrs.pop("id", None) or element.attrs.pop("name", None)
+        name = element.attrs.pop("id", None)
         if name in wanted - found:
             element["id"] = name
             found.add(name)
     for link in links:
         name = link["href"][1:]
         if name not in found:
-            if name.startswith(("fig-", "tbl-")):
-                words = link.get_text().replace("\u00a0", " ")
-                warnings.warn(f"{words}: no {name} in this document", stacklevel=3)
+            words = link.get_text().replace("\u00a0", " ")
+            warnings.warn(f"{words}: no {name} in this document", stacklevel=3)
             link.unwrap()
 
 
@@ -480,46 +366,34 @@ def _as_typst(body):
         [pypandoc.get_pandoc_path(), "-f", reader, "-t", "typst", "--wrap=none"],
         input=body.encode(),
         capture_output=True,
-        check=False,
+        check=True,
     )
-    messages = run.stderr.decode(errors="replace")
-    if run.returncode:
-        raise PrintError(f"pandoc cannot read the notebook: {messages.strip()}")
+    messages, text = run.stderr.decode(), run.stdout.decode()
     for formula in re.findall(r"Could not convert TeX math (.*), rendering", messages):
         formula = formula.replace(r"\operatorname{vbar}", "|")
         warnings.warn(f"printed as TeX, not as a formula: {formula}", stacklevel=3)
-    parts = TYPST_CODE.split(run.stdout.decode())  # text, code, its fence, text, …
-    for place in range(0, len(parts), 3):
-        for pattern, new in TYPST_FIXES.items():
-            parts[place] = re.sub(pattern, new, parts[place])
-    return "".join(part for place, part in enumerate(parts) if place % 3 < 2)
+    for old, new in TYPST.items():
+        text = text.replace(old, new)
+    return text.replace("#box(stroke: black, inset: 3pt, ", "#boxed(")
 
 
-def _set(body, pictures, page):
+def _set_pages(body, pictures, page):
     """The PDF (bytes) that Typst makes."""
-    inputs = {
-        "heading": page.heading,
-        "name": page.name,
-        "title": page.title,
-        "authors": ", ".join(page.authors),
-        "trial": TRIAL if page.trial else "",
-    }
+    inputs = {key: str(value or "") for key, value in vars(page).items()}
+    inputs["authors"] = ", ".join(page.authors)
     # matplotlib has letters that Typst's own fonts lack
     matplotlib = Path(importlib.util.find_spec("matplotlib").origin).parent
+    fonts = [matplotlib / "mpl-data" / "fonts" / "ttf"]
     with tempfile.TemporaryDirectory() as folder:
         main = Path(folder, "main.typ")
         main.with_name(TEMPLATE.name).write_bytes(TEMPLATE.read_bytes())
         for name, (content, words) in pictures.items():
             main.with_name(name).write_bytes(content)
-            alt = json.dumps(words or "picture", ensure_ascii=False)
+            alt = json.dumps(words, ensure_ascii=False)
             body = body.replace(f'image("{name}"', f'image("{name}", alt: {alt}')
         main.write_text(f'#import "page.typ": *\n#show: document\n{body}', "utf-8")
         try:
-            pdf = typst.compile(
-                main,
-                font_paths=[matplotlib / "mpl-data/fonts/ttf"],
-                sys_inputs=inputs,
-            )
+            pdf = typst.compile(main, font_paths=fonts, sys_inputs=inputs)
         except typst.TypstError as error:
             raise PrintError(f"Typst cannot set the notebook: {error}") from error
     if b"LastResort" in pdf:
