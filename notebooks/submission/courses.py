@@ -161,8 +161,8 @@ COURSES = {
                 author="Homework 1 · {name} · Instructor: John Lipor",
                 pages=12,
                 listing=(
-                    "mytorch/__init__.py",
                     *(f"mytorch/{name.lower()}.py" for name in LAYERS),
+                    "mytorch/__init__.py",
                     "mytorch/checks.py",
                     "parity.py",
                 ),
