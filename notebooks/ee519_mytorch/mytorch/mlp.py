@@ -1,10 +1,11 @@
 """Problem 5: multi-layer perceptrons with 0, 1 and 4 hidden layers.
 
-`layers` are the linear layers, `f` the activations behind them. `backward` returns
+`layers` are the linear layers, `f` the activations that follow them. `backward` returns
 dL/dX; each layer stores its dLdW and dLdb. `*` is the element-wise product.
 """
 
 from .activation import Identity, ReLU
+from .checks import check_shape
 from .linear import Linear
 
 
@@ -24,7 +25,7 @@ class MLP0:
     def backward(self, dLdA1):
         """dL/dX (N, in_features) for dL/dA1 (N, out_features)."""
         dA1dH1 = self.f[0].backward()
-        assert dLdA1.shape == dA1dH1.shape, f"dLdA1 has the shape {dLdA1.shape}"
+        check_shape("dLdA1", dLdA1, dA1dH1.shape)
         dLdH1 = dLdA1 * dA1dH1
         dLdX = self.layers[0].backward(dLdH1)
         return dLdX
@@ -41,10 +42,8 @@ class MLP1:
         activation=ReLU,
         output_activation=Identity,
     ):
-        self.layers = [
-            Linear(in_features, hidden_features),
-            Linear(hidden_features, out_features),
-        ]
+        d, h, q = in_features, hidden_features, out_features
+        self.layers = [Linear(d, h), Linear(h, q)]
         self.f = [activation(), output_activation()]
 
     def forward(self, X):
@@ -58,7 +57,7 @@ class MLP1:
     def backward(self, dLdA2):
         """dL/dX (N, in_features) for dL/dA2 (N, out_features)."""
         dA2dH2 = self.f[1].backward()
-        assert dLdA2.shape == dA2dH2.shape, f"dLdA2 has the shape {dLdA2.shape}"
+        check_shape("dLdA2", dLdA2, dA2dH2.shape)
         dLdH2 = dLdA2 * dA2dH2
         dLdA1 = self.layers[1].backward(dLdH2)
         dLdH1 = dLdA1 * self.f[0].backward()
@@ -77,13 +76,8 @@ class MLP4:
         activation=ReLU,
         output_activation=Identity,
     ):
-        self.layers = [
-            Linear(in_features, hidden_features),
-            Linear(hidden_features, hidden_features),
-            Linear(hidden_features, hidden_features),
-            Linear(hidden_features, hidden_features),
-            Linear(hidden_features, out_features),
-        ]
+        d, h, q = in_features, hidden_features, out_features
+        self.layers = [Linear(d, h), *(Linear(h, h) for _ in range(3)), Linear(h, q)]
         self.f = [*(activation() for _ in range(4)), output_activation()]
 
     def forward(self, X):
@@ -96,9 +90,9 @@ class MLP4:
 
     def backward(self, dLdA):
         """dL/dX (N, in_features) for dL/dA5 (N, out_features)."""
-        assert dLdA.shape == self.f[-1].H.shape, f"dLdA has the shape {dLdA.shape}"
         for layer, f in zip(reversed(self.layers), reversed(self.f)):
             dAdH = f.backward()
+            check_shape("dLdA", dLdA, dAdH.shape)
             dLdH = dLdA * dAdH
             dLdA = layer.backward(dLdH)
         return dLdA

@@ -8,7 +8,7 @@ class SGD:
         self.model, self.lr = model, lr
 
     def step(self):
-        """Update all layers by the gradients that the last `backward` has stored."""
+        """Update W and b of all layers in place by what the last `backward` stored."""
         for layer in self.model.layers:
             layer.W -= self.lr * layer.dLdW
             layer.b -= self.lr * layer.dLdb
