@@ -120,10 +120,20 @@ def _tag(name, inner="", **attributes):
 ARGUMENT = r"\s*(\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}|\\\w+|\w)"
 TFRAC = re.compile(r"\\tfrac" + 2 * ARGUMENT)
 BAR = re.compile(r"(?<!\\)(?<!left)(?<!right)\|")
+INLINE = r"\({}\)"
+TIE = r"\\operatorname{tie}\\left(\\left[\1\\right]\\right)"
 INDEX = re.compile(r"(?<![\\{])\[([^][{}&\\]*[-+][^][{}&\\]*)\]")  # y[t-1]
 FUNCTION = re.compile(r"\\(?:text|operatorname)(\{\w+\})(?=\s*(?:\\left\s*)?\()")
 TAG = re.compile(r"\\tag\{(.*?)\}|\\quad\s*\((\d+)\)$")
-TYPST = {'"tfrac" (': "tfrac(", " semi.rev ": ", ", '"tie" (': "tie(", '"vbar"': "vbar"}
+TYPST = {  # what to put right in pandoc's Typst, which also rounds the widths of \; and \!
+    '"tfrac" (': "tfrac(",
+    " semi.rev ": ", ",
+    '"tie" (': "tie(",
+    '"vbar"': "vbar",
+    "#h(0em)": "thick",
+    "#h(-1em)": "#h(-0.17em)",
+    "#box(stroke: black, inset: 3pt, ": "#boxed(",
+}
 
 
 class _Renderer(IPythonRenderer):
@@ -133,8 +143,7 @@ class _Renderer(IPythonRenderer):
         return _pre(code, re.sub(r"\W.*", "", info or "") or "text")
 
     def inline_math(self, body):
-        body = INDEX.sub(r"\\operatorname{tie}\\left(\\left[\1\\right]\\right)", body)
-        return self.formula(r"\({}\)", body)
+        return self.formula(INLINE, body)
 
     def block_math(self, body):
         tag = TAG.search(body.strip())
@@ -149,6 +158,8 @@ class _Renderer(IPythonRenderer):
     def formula(self, form, body):
         body = re.sub(r"&(lt|gt|amp);", lambda match: html.unescape(match[0]), body)
         body = FUNCTION.sub(r"\\mathrm\1", body)
+        if form == INLINE:
+            body = INDEX.sub(TIE, body)
         if "{array}" not in body:  # whose columns can have rules
             body = BAR.sub(r"\\operatorname{vbar}", body)
         for _ in range(body.count(r"\tfrac")):
@@ -374,7 +385,7 @@ def _as_typst(body):
         warnings.warn(f"printed as TeX, not as a formula: {formula}", stacklevel=3)
     for old, new in TYPST.items():
         text = text.replace(old, new)
-    return text.replace("#box(stroke: black, inset: 3pt, ", "#boxed(")
+    return text
 
 
 def _set_pages(body, pictures, page):

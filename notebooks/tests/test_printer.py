@@ -269,7 +269,7 @@ def test_outputs_as_jupyter_shows_them():
 # ----------------------------------------------------------------- formulas and prose
 def test_formulas():
     source = r"""
-Spaces $ a_1 $, old \\(b_2\\), entities $c &lt; d$, bars $|z|$, prices: \$5.
+Spaces $ a_1 $, old \\(b_2\\), entities $c &lt; d$, bars $|z|$, prices: \$5, $8\;9$.
 
 $$\left\langle\frac{p}{q}\right\rangle = \boxed{\tfrac{1}{\tfrac{2}{k}}} \tag{7}$$
 
@@ -296,7 +296,7 @@ def test_quotes_and_minus():
     assert "−1" in on_page and "2020-01-02" in on_page
 
 
-TIED = ("97.5 %", "t − 1", "8 · 10", "$y[t-1]$", "`y[t - 1]`", "Table 3")
+TIED = ("97.5 %", "t − 1", "8 · 10", "$[71-93]$", "`y[t - 1]`", "Table 3")
 
 
 @pytest.mark.parametrize("length", range(1, 40, 7))
@@ -304,7 +304,7 @@ def test_not_torn_at_the_end_of_a_line(length):
     start = "m" * length + " in" * 14
     cells = [text(start + f" {tied} and so on" * 4) for tied in TIED]
     words = pypdfium2.PdfDocument(printed(*cells))[0].get_textpage()
-    every = [words.get_text_range(n, 1) for n in range(words.count_chars())]
+    every = [squeezed(words.get_text_range(n, 1)) for n in range(words.count_chars())]
     places = [n for n, letter in enumerate(every) if re.match(r"[\w%]", letter)]
     letters = "".join(every[n] for n in places)
     for tied in TIED:
