@@ -105,6 +105,8 @@ def attempt(called, function, expected):
     """What `function()` returns; raises Finding where it raises an error."""
     try:
         return function()
+    except Finding:
+        raise
     except (Exception, SystemExit) as error:
         raise Finding(called, explained(error), expected) from error
 
@@ -140,12 +142,9 @@ def shown(value):
 
 def explained(error):
     """The error in one line, with the place in the answer where it arose."""
-    lines = str(error).splitlines() or [""]
-    frames = traceback.extract_tb(error.__traceback__)
-    inside = [
-        f for f in frames if Path(f.filename).parent in used or "cell" in f.filename
-    ]
-    place = f" ({Path(inside[-1].filename).name}, line {inside[-1].lineno})" * bool(
-        inside
-    )
-    return f"{type(error).__name__}: {lines[0]}{place}"
+    first = (str(error).splitlines() or [""])[0]
+    place = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        if Path(frame.filename).parent in used or ", cell " in frame.filename:
+            place = f" ({Path(frame.filename).name}, line {frame.lineno})"
+    return f"{type(error).__name__}: {first}{place}"
