@@ -351,6 +351,15 @@ def test_kept_together(lines):
     assert number_of("defstart", pdf) == number_of("return'end'", pdf)
 
 
+def test_long_table_goes_on():
+    rows = "\n".join(f"| row {n} |" for n in range(30))
+    table = {"text/markdown": f"| a |\n|---|\n{rows}", "text/plain": ""}
+    cell = code("#| tbl-cap: Caption.\n1", shown(table), tags=["remove-input"])
+    pdf = printed(text("\n\n".join([SENTENCE] * 26)), cell)
+    assert number_of("Caption.", pdf) == number_of("row0", pdf) == 1
+    assert number_of("row29", pdf) == 2
+
+
 def test_long_lines_and_wide_tables_stay_on_the_page():
     row = " | ".join(["COMMUNICATIONALLY"] * 9)
     table = text(f"| {row} |\n|{'---|' * 9}\n| {row} |")
