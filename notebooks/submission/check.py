@@ -92,5 +92,5 @@ def table(rows):
         yield f"{row['item']:6}{row['checked']:80.78}{STATES[row['passed']]}"
     for row in rows:
         if row["case"]:
-            yield f"\n{row['item']}: {row['checked']}"
+            yield f"\n{row['item']}: {row['checked']:.90}"
             yield textwrap.indent(row["case"], "    ")

@@ -45,12 +45,15 @@ def pytest_collection_modifyitems(config, items):
     """Select the items, when an answer is given."""
     if config.getoption("--answers"):
         items[:] = [item for item in items if item.get_closest_marker("item")]
-    for item in items:
+
+
+def pytest_collection_finish(session):
+    for item in session.items:
         if mark := item.get_closest_marker("item"):
             row = {"item": mark.args[0].split()[1], "checked": mark.args[1]}
             row |= {"passed": None, "case": "not reached: the check was stopped"}
             row["answer"] = str(item.callspec.params["answer"].path)
-            config.rows[item.nodeid] = row
+            session.config.rows[item.nodeid] = row
 
 
 @pytest.hookimpl(wrapper=True)
@@ -81,7 +84,9 @@ def pytest_runtest_makereport(item, call):
         elif isinstance(error, Exception) and not isinstance(error, Finding):
             error = Finding(row["checked"], explained(error), "no error")
         row |= {"passed": None if report.skipped else report.passed, "case": str(error)}
-        row["checked"] += "".join(f" ({value})" for _, value in item.user_properties)
+        row["checked"] += "".join(
+            f" ({how})" for how in dict(item.user_properties).values()
+        )
         row["notes"] = item.callspec.params["answer"].notes
         if file := item.config.getoption("--report"):
             Path(file).write_text(json.dumps(list(item.config.rows.values())), "utf-8")

@@ -92,13 +92,21 @@ class Answer:
             used.add(entry)
             if str(entry) not in sys.path:
                 sys.path.insert(0, str(entry))
-        if package and folder.name != package:  # its files in a folder of another name
-            module = sys.modules.setdefault(package, types.ModuleType(package))
-            module.__path__, module.__file__ = (
-                [str(folder)],
-                str(folder / "__init__.py"),
-            )
-        return importlib.import_module(f"{package}.{path.stem}".strip("."))
+        name = f"{package}.{path.stem}".strip(".")
+        if (
+            package and package not in sys.modules
+        ):  # __init__.py waits until it's needed
+            module = sys.modules[package] = types.ModuleType(package)
+            module.__package__, module.__path__ = package, [str(folder)]
+            module.__file__ = str(folder / "__init__.py")
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            init = folder / "__init__.py"
+            if not package or not init.is_file():
+                raise
+            exec(compile(init.read_bytes(), init, "exec"), vars(sys.modules[package]))  # noqa: S102
+            return importlib.import_module(name)
 
 
 def attempt(called, function, expected):

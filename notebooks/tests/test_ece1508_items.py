@@ -139,8 +139,8 @@ def test_components(answer, name):
 def states(answer, name, batch):
     """The zero state (a tensor, or a pair) by whatever method makes it; how it's called."""
     model, cls = build(answer, name), get(answer, name)
-    methods = [n for n, f in vars(cls).items() if inspect.isfunction(f)]
-    methods = [n for n in methods if n != "forward" and n[:2] != "__"]
+    methods = [n for n in dir(cls) if n not in dir(nn.Module)]
+    methods = [n for n in methods if inspect.isfunction(getattr(cls, n))]
     errors = ["no method"]
     for method in sorted(
         methods, key=lambda n: not re.search("init|zero|state|hid", n)

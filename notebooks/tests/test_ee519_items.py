@@ -201,7 +201,7 @@ CALLS = {  # of constructors, the smallest first; the last takes the author's ow
 
 
 def network(answer, name, depth):
-    """A network with lively weights, and the call that made it."""
+    """A network, and the call that made it."""
     cls = answer.get("mytorch/mlp.py", name)
     relu = answer.get("mytorch/activation.py", "ReLU")
     for arguments in [*CALLS[depth], *((*call, relu) for call in CALLS[depth])]:
@@ -223,12 +223,18 @@ def network(answer, name, depth):
         f"len({called}.layers)", lambda: len(model.layers), depth, "5: linear layers"
     )
     expect(f"len({called}.f)", lambda: len(model.f), depth, "5: one after each layer")
-    generator = np.random.default_rng(0)
-    for layer in model.layers:
-        scale = len(layer.W) ** -0.5
-        layer.W = generator.normal(0, scale, layer.W.shape).astype(layer.W.dtype)
-        layer.b = generator.uniform(0.5, 1, layer.b.shape).astype(layer.b.dtype)
     return model, called
+
+
+def forward(model, X, generator):
+    """Copies of the layers and activations after a pass with new weights; the output."""
+    steps = []
+    for layer, f in zip(model.layers, model.f):
+        layer.W = generator.normal(size=layer.W.shape).astype(layer.W.dtype)
+        layer.b = generator.normal(size=layer.b.shape).astype(layer.b.dtype)
+        steps.append((copy.deepcopy(layer), copy.deepcopy(f)))
+        X = steps[-1][1].forward(steps[-1][0].forward(X))
+    return steps, X
 
 
 def check_network(answer, name, depth):
@@ -237,17 +243,19 @@ def check_network(answer, name, depth):
     So a mistake of an earlier problem is not counted here again.
     """
     model, call = network(answer, name, depth)
-    generator = np.random.default_rng(1)
-    X = generator.normal(size=(3, len(model.layers[0].W)))
+    turned = linear(answer)[1]  # W is (h, d): a mistake of 1a
+    for seed in range(50):  # until every hidden layer has active and inactive units
+        generator = np.random.default_rng(seed)
+        X = generator.normal(size=(5, model.layers[0].W.shape[turned]))
+        steps, out = forward(model, X, generator)
+        slopes = [np.asarray(f.backward()) for _, f in steps]
+        if all(np.ptp(slope) for slope in slopes[:-1]) and slopes[-1].any():
+            break
     if depth == 1:
         called, by = "f[0].forward(X) of MLP0", "5a: f holds a single Identity"
         expect(called, lambda: copy.deepcopy(model.f[0]).forward(X), X, by)
-    steps, out = [], X
-    for layer, f in zip(model.layers, model.f):
-        steps.append((copy.deepcopy(layer), copy.deepcopy(f)))
-        out = steps[-1][1].forward(steps[-1][0].forward(out))
     equation = "5: H = A W + 1 bᵀ, A = φ(H), layer by layer"
-    expect(f"{call}.forward(X) for N = 3", lambda: model.forward(X), out, equation)
+    expect(f"{call}.forward(X) for N = 5", lambda: model.forward(X), out, equation)
     gradient = back = generator.normal(size=out.shape)
     for layer, f in reversed(steps):
         back = layer.backward(back * f.backward())
