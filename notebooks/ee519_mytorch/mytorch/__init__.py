@@ -5,9 +5,22 @@ object serves once per pass; to use a layer twice, make two. `backward` before `
 is a RuntimeError, an array of another shape than documented a ValueError.
 """
 
-# ruff: noqa: F401
 from .activation import Identity, ReLU, Sigmoid, Tanh
 from .linear import Linear
 from .loss import CrossEntropyLoss, MSELoss
 from .mlp import MLP0, MLP1, MLP4
 from .sgd import SGD
+
+__all__ = [
+    "MLP0",
+    "MLP1",
+    "MLP4",
+    "SGD",
+    "CrossEntropyLoss",
+    "Identity",
+    "Linear",
+    "MSELoss",
+    "ReLU",
+    "Sigmoid",
+    "Tanh",
+]
