@@ -46,6 +46,7 @@ def main(arguments):
         parser.error(f"PATH {path} is not a {'notebook' if is_notebook else 'folder'}")
     rows = sorted(run(options.course, [path], options.limit), key=number)
     notes = {note for row in rows for note in row.get("notes", [])}
+    sys.stdout.reconfigure(errors="replace")  # Windows may lack a sign of the equations
     print(*table(rows), *sorted(notes), sep="\n")
     if options.json:
         items = [{key: row[key] for key in KEYS} for row in rows]
@@ -57,8 +58,8 @@ def main(arguments):
 def run(course, paths, limit=10, *options):
     """Check answers in a process of its own; returns a dict for each item of each.
 
-    `limit`: seconds of processor time per item. `options` go to pytest. The process may
-    take as much as six items at the limit do; then the rest counts as not checked.
+    `limit`: seconds of processor time per item. `options` go to pytest. The process is
+    stopped after thirty times as long for each answer; the rest is then not checked.
     """
     with tempfile.TemporaryDirectory() as folder:  # what the answer writes lands there
         report = Path(folder, "report.json")
@@ -68,12 +69,15 @@ def run(course, paths, limit=10, *options):
         command += [f"--answers={course}={path.resolve()}" for path in paths]
         command += [f"--report={report}", f"--limit={limit}"]
         process = {"cwd": folder, "stdin": subprocess.DEVNULL, "capture_output": True}
-        process["env"] = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+        process["env"] = os.environ | {
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONUTF8": "1",
+        }
         process["env"]["CUDA_VISIBLE_DEVICES"] = ""  # models and data meet on the CPU
-        process["timeout"] = 60 + 6 * limit * len(paths)
+        process["timeout"] = 30 * limit * len(paths)
         output, status = "it was stopped", None
         with contextlib.suppress(subprocess.TimeoutExpired):
-            done = subprocess.run(command, check=False, text=True, **process)
+            done = subprocess.run(command, check=False, encoding="utf-8", **process)
             output, status = done.stdout, done.returncode
         if status == pytest.ExitCode.INTERNAL_ERROR or not report.is_file():
             raise RuntimeError(f"the check did not work:\n{output}")

@@ -21,7 +21,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "item(name, checked): an item of a sheet")
+    config.addinivalue_line(
+        "markers", "item(name, checked, times=1): an item of a sheet"
+    )
     config.rows = {}
 
 
@@ -66,7 +68,8 @@ def pytest_runtest_call(item):
         raise TooLong
 
     signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, item.config.getoption("--limit"))
+    times = item.get_closest_marker("item").kwargs.get("times", 1)
+    signal.setitimer(signal.ITIMER_PROF, times * item.config.getoption("--limit"))
     try:
         return (yield)
     finally:

@@ -29,8 +29,8 @@ SIZES = {  # of a constructor's arguments, by what their names look like
 }
 
 
-def item(name, checked):
-    return pytest.mark.item(f"cs324 {name}", checked)
+def item(name, checked, **options):
+    return pytest.mark.item(f"cs324 {name}", checked, **options)
 
 
 # ------------------------------------------------------------------------ part I: LSTM
@@ -174,13 +174,13 @@ def palindromes(count):
     return left[:, [0, 1, 2, 1], None].float(), left[:, 0]
 
 
-@item("I.2", "T = 5 is learned with the template's defaults, by RMSprop in 800 steps")
+@item("I.2", "T = 5 is learned with the template's defaults, in 1,200 steps", times=3)
 def test_palindromes_are_learned(answer):
     torch.manual_seed(0)
     model, call = build(answer, T=4, D=1, H=128, K=10, B=128)
     optimizer = torch.optim.RMSprop(model.parameters(), lr=0.001)
     step, recent = 0, 0.0  # accuracy, a moving average over 20 steps
-    while step < 800 and recent < 0.98:
+    while step < 1200 and recent < 0.98:
         step += 1
         x, digit = palindromes(128)
         result = log_p(model, x, 10, call)

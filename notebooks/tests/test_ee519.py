@@ -1,4 +1,4 @@
-"""mytorch against PyTorch, item by item of the sheet (1a to 5c), then what is ours."""
+"""mytorch against PyTorch, and what is ours; test_ee519_items.py has the sheet's items."""
 
 import ast
 import warnings
@@ -7,18 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from mytorch.activation import Identity, ReLU, Sigmoid, Tanh
 from mytorch.linear import Linear
 from mytorch.loss import CrossEntropyLoss, MSELoss
 from mytorch.mlp import MLP0, MLP1, MLP4
 from mytorch.sgd import SGD
-from parity import (
-    gradients,
-    in_pytorch,
-    parameters,
-)
+from parity import in_pytorch, parameters
 from torch import nn
 
 MODULES = sorted(Path(__file__).parents[1].glob("ee519_mytorch/mytorch/*.py"))
@@ -30,11 +26,11 @@ dtypes = st.sampled_from(list(TOLERANCE))
 seeds = st.integers(0, 2**32 - 1)
 
 
-def agree(ours, reference, dtype, factor=1):
+def agree(ours, reference, dtype):
     """Whether shape and dtype are the same and the values equal up to rounding."""
     reference = reference.detach().numpy()
     assert ours.shape == reference.shape and ours.dtype == reference.dtype == dtype
-    tolerance = factor * TOLERANCE[np.dtype(dtype).type]
+    tolerance = TOLERANCE[np.dtype(dtype).type]
     return np.abs(ours - reference).max() <= tolerance * max(np.abs(reference).max(), 1)
 
 
@@ -58,53 +54,6 @@ def lively(model, dtype=np.float64):
         layer.W = (5 * layer.W).astype(dtype)
         layer.b = np.random.normal(size=layer.b.shape).astype(dtype)
     return model
-
-
-# ----------------------------------------------------------------- problem 1: linear.py
-def test_1a_weights_are_normal_with_variance_001_and_biases_zero():
-    np.random.seed(0)
-    layer = Linear(300, 500)
-    assert layer.W.shape == (300, 500) and layer.b.size == 500
-    assert not layer.b.any()
-    standard = layer.W.ravel() / 0.1
-    # the first four moments of a standard normal, at five standard errors
-    for power, moment, variance in [(1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)]:
-        margin = 5 * np.sqrt(variance / standard.size)
-        assert abs((standard**power).mean() - moment) < margin
-
-
-def linear_case(seed, rows, inputs, outputs, dtype, column):
-    """A layer, A and dL/dO, and the same step in PyTorch, done: a, w, b, O."""
-    np.random.seed(seed)
-    layer = Linear(inputs, outputs)
-    layer.W = layer.W.astype(dtype)
-    layer.b = np.random.normal(size=(outputs, 1) if column else outputs).astype(dtype)
-    A = np.random.normal(size=(rows, inputs)).astype(dtype)
-    dLdO = np.random.normal(size=(rows, outputs)).astype(dtype)
-    a, w, b = tensor(A), tensor(layer.W), tensor(layer.b)
-    O = a @ w + b.reshape(1, -1)
-    O.backward(torch.from_numpy(dLdO))
-    return layer, A, dLdO, a, w, b, O
-
-
-linear_cases = st.builds(
-    linear_case, seeds, sizes, sizes, sizes, dtypes, column=st.booleans()
-)
-
-
-@given(linear_cases)
-def test_1b_forward(case):
-    layer, A, *_, O = case
-    assert agree(layer.forward(A), O, A.dtype)
-
-
-@given(linear_cases)
-def test_1c_backward(case):
-    layer, A, dLdO, a, w, b, _ = case
-    layer.forward(A)
-    assert agree(layer.backward(dLdO), a.grad, A.dtype)
-    assert agree(layer.dLdW, w.grad, A.dtype)
-    assert agree(layer.dLdb, b.grad, A.dtype)
 
 
 # ------------------------------------------------------------------- problem 2: loss.py
@@ -175,37 +124,6 @@ def test_4_activation(cls, values, scale, dtype):
 
 
 # -------------------------------------------------------------------- problem 5: mlp.py
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("cls", [MLP0, MLP1, MLP4], ids=["5a", "5b", "5c"])
-@given(
-    seed=seeds,
-    shape=st.tuples(sizes, sizes, sizes, sizes),
-    activation=st.sampled_from(ACTIVATIONS),
-    output_activation=st.sampled_from(ACTIVATIONS),
-    dtype=dtypes,
-)
-def test_5_network(cls, loss, seed, shape, activation, output_activation, dtype):
-    rows, inputs, outputs, width = shape
-    np.random.seed(seed)
-    options = {"output_activation": output_activation}
-    if cls is not MLP0:
-        options |= {"activation": activation, "hidden_features": width}
-    model, criterion = lively(cls(inputs, outputs, **options), dtype), loss()
-    reference = in_pytorch(model)
-    generator = np.random.default_rng(seed)
-    X = generator.normal(size=(rows, inputs)).astype(dtype)
-    Y = targets(loss, generator, rows, outputs, dtype)
-    x = tensor(X)
-    hidden = [reference[: 2 * i + 1](x) for i in range(len(model.layers))]
-    assume(all(h.abs().min() > 1e-5 for h in hidden))  # not beside the kink of ReLU
-    expected = LOSSES[loss]()(reference(x), torch.from_numpy(Y))
-    expected.backward()
-    ours = [criterion.forward(model.forward(X), Y)]
-    ours += [model.backward(criterion.backward()), *gradients(model)]
-    theirs = [expected, x.grad, *map(torch.tensor, gradients(reference))]
-    assert all(agree(*pair, dtype, factor=100) for pair in zip(ours, theirs))
-
-
 def test_5_networks_have_the_layers_and_activations_that_are_promised():
     for cls, hidden in [(MLP0, []), (MLP1, [256]), (MLP4, [128] * 4)]:
         model = cls()
