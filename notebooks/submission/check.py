@@ -59,7 +59,7 @@ def run(course, paths, limit=10, *options):
     """Check answers in a process of its own; returns a dict for each item of each.
 
     `limit`: seconds of processor time per item. `options` go to pytest. The process is
-    stopped after thirty times as long for each answer; the rest is then not checked.
+    stopped after sixty times as long for each answer; the rest is then not checked.
     """
     with tempfile.TemporaryDirectory() as folder:  # what the answer writes lands there
         report = Path(folder, "report.json")
@@ -74,7 +74,7 @@ def run(course, paths, limit=10, *options):
             "PYTHONUTF8": "1",
         }
         process["env"]["CUDA_VISIBLE_DEVICES"] = ""  # models and data meet on the CPU
-        process["timeout"] = 30 * limit * len(paths)
+        process["timeout"] = 60 * limit * len(paths)
         output, status = "it was stopped", None
         with contextlib.suppress(subprocess.TimeoutExpired):
             done = subprocess.run(command, check=False, encoding="utf-8", **process)
@@ -93,7 +93,7 @@ def table(rows):
     """The lines of the table, and below it the case of each item that did not pass."""
     yield f"{'item':6}{'what is checked':80}outcome"
     for row in rows:
-        yield f"{row['item']:6}{row['checked']:80.78}{STATES[row['passed']]}"
+        yield f"{row['item']:6}{row['checked']:80}{STATES[row['passed']]}"
     for row in rows:
         if row["case"]:
             yield f"\n{row['item']}: {row['checked']:.90}"

@@ -198,6 +198,7 @@ def test_mistakes_fail_their_items_and_no_other(course, tmp_path):
                 "expected",
             ], row
     assert failed == {what[path]: items for path, items in expected.items()}
+    assert max(len(row["checked"]) for row in rows) < 79  # is not cut in the table
     lines = [line for line in check.table(rows) if line]
     assert max(len(part) for line in lines for part in line.splitlines()) <= 100
     if course == "ee519":

@@ -134,7 +134,7 @@ def check_behaviour(answer):
     result.sum().backward()
 
 
-@item("I.1", "LSTM.forward: p of the last step by equations (1) to (8), h(0) = 0")
+@item("I.1", "LSTM.forward: p(T) by equations (1) to (8), h(0) = 0")
 def test_lstm(answer, record_property):
     model, call = build(answer, T=3, D=3, H=4, K=5, B=2)
     found = named(model)
@@ -180,7 +180,7 @@ def test_palindromes_are_learned(answer):
     model, call = build(answer, T=4, D=1, H=128, K=10, B=128)
     optimizer = torch.optim.RMSprop(model.parameters(), lr=0.001)
     step, recent = 0, 0.0  # accuracy, a moving average over 20 steps
-    while step < 1200 and recent < 0.98:
+    while recent < 0.98 and step < (1200 if recent > 0.5 else 400):
         step += 1
         x, digit = palindromes(128)
         result = log_p(model, x, 10, call)
@@ -265,7 +265,7 @@ def check_training(answer, frozen):
 TEMPLATE = ["dataloader", "discriminator", "generator", "optimizer_G", "optimizer_D"]
 
 
-@item("II.1", "GAN: noise to (N, 1, 28, 28), an image to a score, equation (10)")
+@item("II.1", "GAN: noise to (N, 1, 28, 28), image to score, equation (10)")
 def test_gan(answer, record_property, tmp_path, monkeypatch):
     generator, discriminator, z, module = networks(answer)
     call = f"Generator()(z) for z {tuple(z.shape)}"

@@ -203,15 +203,13 @@ def forward(answer, model, name, x):
 @pytest.mark.parametrize(
     "name",
     [
-        item(2, "myRNN", "myRNN.forward: from the zero state to the logits of step 28"),
+        item(2, "myRNN", "myRNN.forward: zero state to the logits of step 28"),
         item(
             2,
             "myGatedRNN",
-            "myGatedRNN.forward: from the zero state to the logits of step 28",
+            "myGatedRNN.forward: zero state to the logits of step 28",
         ),
-        item(
-            2, "myLSTM", "myLSTM.forward: from the zero states to the logits of step 28"
-        ),
+        item(2, "myLSTM", "myLSTM.forward: zero states to the logits of step 28"),
     ],
 )
 def test_forward(answer, name, record_property):

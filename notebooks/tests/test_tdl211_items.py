@@ -227,7 +227,7 @@ def test_nonlinearity(answer, record_property):
     raise wrong
 
 
-@item("3", "LSTM layer: gates, c, h as in nn.LSTMCell, no bias, random, by hand")
+@item("3", "LSTM layer as nn.LSTMCell: no bias, random, by hand")
 def test_lstm(answer, record_property):
     layer, call = check_weights(find(answer, "LSTM.py"), "LSTM.py")
     by = "c ← f c + i g, h ← o tanh(c), task 3"
