@@ -7,7 +7,6 @@ import contextlib
 import importlib
 import io
 import sys
-import textwrap
 import traceback
 import types
 from pathlib import Path
@@ -29,7 +28,8 @@ class Finding(AssertionError):
     """What is wrong: what was called, what came out, what was expected; a line each."""
 
     def __init__(self, *lines):
-        lines = [textwrap.shorten(str(line), 82, placeholder=" …") for line in lines]
+        lines = [" ".join(str(line).split()) for line in lines]
+        lines = [a if len(a) <= 82 else a[:80] + " …" for a in lines]
         super().__init__("\n".join(f"{a:9} {b}" for a, b in zip(LABELS, lines)))
 
 
@@ -86,22 +86,24 @@ class Answer:
             sys.path[:] = [p for p in sys.path if Path(p) not in used]
             for name, module in list(sys.modules.items()):
                 origin = Path(getattr(module, "__file__", None) or "built-in").parent
-                if origin in used or name == "helpers" and (folder / name).is_file():
+                if (
+                    origin in used
+                    or name == "helpers"
+                    and (folder / "helpers.py").is_file()
+                ):
                     del sys.modules[name]
         for entry in [folder, folder.parent] if package else [folder]:
             used.add(entry)
             if str(entry) not in sys.path:
                 sys.path.insert(0, str(entry))
         name = f"{package}.{path.stem}".strip(".")
-        if (
-            package and package not in sys.modules
-        ):  # __init__.py waits until it's needed
+        if package and package not in sys.modules:
             module = sys.modules[package] = types.ModuleType(package)
             module.__package__, module.__path__ = package, [str(folder)]
             module.__file__ = str(folder / "__init__.py")
         try:
             return importlib.import_module(name)
-        except ImportError:
+        except ImportError:  # perhaps of a name that only __init__.py defines
             init = folder / "__init__.py"
             if not package or not init.is_file():
                 raise
