@@ -44,7 +44,14 @@ def main(arguments):
     path, is_notebook = options.path, options.course == "ece1508"
     if not (path.is_file() if is_notebook else path.is_dir()):
         parser.error(f"PATH {path} is not a {'notebook' if is_notebook else 'folder'}")
-    rows = sorted(run(options.course, [path], options.limit), key=number)
+    try:
+        rows = sorted(run(options.course, [path], options.limit), key=number)
+    except RuntimeError as error:
+        print(f"submission check: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("submission check: interrupted", file=sys.stderr)
+        return 130
     notes = {note for row in rows for note in row.get("notes", [])}
     sys.stdout.reconfigure(errors="replace")  # Windows may lack a sign of the equations
     print(*table(rows), *sorted(notes), sep="\n")
