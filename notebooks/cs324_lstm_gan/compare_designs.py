@@ -1,29 +1,25 @@
-"""Train designs of the GAN and judge what they draw: the saved table that gan.ipynb shows.
+"""Train the designs that gan.ipynb compares, and judge what they draw.
 
-    python compare_designs.py --designs ours --seeds 0 1 2
-    python compare_designs.py --designs suggested --seeds 0
+    python compare_designs.py    # writes saved/gan_seeds.json; about 35 minutes of one core
 
-A run that the table has already is not repeated. All runs use one thread and one judge.
+It needs the whole of MNIST. Runs that the table has already are not repeated.
 """
 
 import argparse
-import itertools
 import json
-import sys
+import os
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import judge
-import matplotlib.pyplot as plt
-import programs
 import torch
-from my_gan import Config, Discriminator, Generator, Trainer, draw, grid
+from my_gan import Discriminator, Generator, Settings, draw, fixed_noise, train
 from torch import nn
 
 import helpers
 
 SAMPLES = 5000  # images that each run is judged on
-MEASURES = {"confident_share", "class_kl", "classes_seen", "frechet"}
 
 
 # ----------------------------------------------------------------------------- modules
@@ -65,108 +61,78 @@ class MLPDiscriminator(nn.Module):
 
 
 # ----------------------------------------------------------------------------- designs
-OURS = Config(device="cpu")
-SUGGESTED = replace(  # lr, batch_size, latent_dim: the template's; beta1: DCGAN's
-    OURS,
-    n_epochs=20,
+OURS = Settings()
+TEMPLATE = Settings(  # the betas are those of PyTorch's Adam
     lr=2e-4,
-    beta1=0.5,
-    beta2=0.999,
     hold=1.0,
+    beta1=0.9,
+    beta2=0.999,
     penalty=0.0,
-    ema=0.0,
+    average=False,
     latent_dim=100,
 )
-DESIGNS = {  # name -> settings, networks
-    "ours": (OURS, (Generator, Discriminator)),
-    "suggested": (SUGGESTED, (MLPGenerator, MLPDiscriminator)),
-}
+CONVOLUTIONS = Generator, Discriminator
+SUGGESTED = MLPGenerator, MLPDiscriminator
 
 
-def run(design, config, classifier, images, reference):
-    """Train a design and judge its samples: a row of the table, and 25 samples (25, 28, 28)."""
-    trainer = Trainer(images, config, DESIGNS[design][1])
+def runs():
+    """The runs of the table, each a tuple: name of the design, settings, networks."""
+    name = "suggested layers"
+    return [
+        *(("ours", replace(OURS, seed=seed), CONVOLUTIONS) for seed in (0, 1, 2)),
+        (f"{name}, our training", replace(OURS, lr=1e-3), SUGGESTED),
+        (f"{name}, template's training", TEMPLATE, SUGGESTED),
+    ]
+
+
+# -------------------------------------------------------------------------------- table
+def run(images, settings, networks, classifier, reference):
+    """Train on images (N, 28, 28) in [0, 1] and judge samples: a dict of numbers.
+
+    `reference` (M, 128): the features to which the Fréchet distance is taken.
+    """
     start = time.process_time()
-    trainer.train()
-    seconds = time.process_time() - start
-    networks = trainer.generator, trainer.discriminator
-    sizes = [sum(p.numel() for p in network.parameters()) for network in networks]
-    samples = draw(trainer.averaged_generator(), trainer.fixed_noise(SAMPLES))
-    row = {"design": design, "config": _identity(config)}
-    row |= {"steps": trainer.step_count, "parameters": sum(sizes), "seconds": seconds}
-    row |= judge.measure(classifier, samples, reference)[0]
-    return row, samples[:25]
-
-
-# ------------------------------------------------------------------------------- table
-def _identity(config):
-    """The settings that decide what a run gives."""
-    return {name: v for name, v in asdict(config).items() if name != "save_interval"}
+    average, history = train(images, settings, networks)
+    row = {"seconds": time.process_time() - start, "steps": len(history["loss_d"])}
+    samples = draw(average, fixed_noise(SAMPLES, settings.latent_dim))
+    return row | judge.measure(classifier, samples, reference)[0]
 
 
 def read_table(path):
-    """The rows in the JSON file; raises ValueError for a file that is no such table."""
-    try:
-        rows = json.loads(path.read_text("utf-8"))
-        wanted = {"design", "config", "images", "steps", "seconds", *MEASURES}
-        if type(rows) is not list or not all(wanted <= row.keys() for row in rows):
-            raise KeyError("no list of runs")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no table of this program: {error!r}") from None
-    return rows
+    """The rows of a table, none if it is not there yet."""
+    return json.loads(path.read_text("utf-8")) if path.exists() else []
 
 
 def add_row(path, row):
-    """Complete the table, which another process may have completed meanwhile."""
-    rows = read_table(path) if path.exists() else []
-    text = json.dumps([*rows, row], indent=1, allow_nan=False) + "\n"
-    programs.write_file(path, text.encode())
+    """Append a row to the table, which is replaced whole or not at all."""
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps([*read_table(path), row], indent=1) + "\n")
+    os.replace(unfinished, path)
 
 
-# ------------------------------------------------------------------------ command line
 def main(arguments=None):
-    """Run the program; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--designs", nargs="+", choices=DESIGNS, default=["ours"], help="which")
-    add("--seeds", nargs="+", type=int, default=[0], help="a run of each for each")
-    add("--n_epochs", type=int, help="passes over the data in place of the design's")
-    add(
-        "--output",
-        type=programs.output_file,
-        default="saved/gan_designs.json",
-        help="table, completed if it exists; with 25 samples of each run beside it",
-    )
+    """Run the program."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    folder = {"type": Path, "default": "saved", "help": "of the table (default: saved)"}
+    parser.add_argument("--folder", **folder)
     args = parser.parse_args(arguments)
-    try:
-        images = helpers.load_mnist().train_images
-        rows = read_table(args.output) if args.output.exists() else []
-        known = [(r["design"], r["config"], r["images"]) for r in rows]
-        wanted = {}
-        for seed, design in itertools.product(args.seeds, args.designs):
-            config = replace(DESIGNS[design][0], seed=seed)
-            if args.n_epochs is not None:
-                config = replace(config, n_epochs=args.n_epochs)
-            if (design, _identity(config), len(images)) not in known:
-                wanted[design, seed] = config
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
-    if not wanted:
-        print(f"{args.output} has all of these runs; move it away to make them anew.")
-        return 0
-    torch.set_num_threads(1)
-    classifier = judge.train_judge(images, helpers.load_mnist().train_labels)
-    reference, _ = judge.read(classifier, images)
-    for (design, seed), config in wanted.items():
-        row, samples = run(design, config, classifier, images, reference)
-        add_row(args.output, row | {"images": len(images)})
-        picture = args.output.with_name(f"{args.output.stem}_{design}_{seed}.png")
-        plt.imsave(picture, grid(samples), cmap="gray_r", vmin=0, vmax=1)
-    return 0
+    if not os.access(args.folder, os.W_OK):
+        parser.error(f"--folder {args.folder} cannot be written")
+    data = helpers.load_mnist()
+    if data.is_sample:
+        parser.error("the table needs the whole of MNIST, and there is only the sample")
+
+    torch.set_num_threads(1)  # the networks are small: more threads are slower
+    path = args.folder / "gan_seeds.json"
+    known = [(row["design"], row["settings"]) for row in read_table(path)]
+    todo = [run for run in runs() if (run[0], asdict(run[1])) not in known]
+    if todo:
+        classifier = judge.train_judge(data.train_images, data.train_labels)
+        reference, _ = judge.read(classifier, data.train_images)
+    for design, settings, networks in todo:
+        row = run(data.train_images, settings, networks, classifier, reference)
+        add_row(path, {"design": design, "settings": asdict(settings)} | row)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -67,10 +67,10 @@ def train_judge(images, labels, n_epochs=4, batch_size=128, lr=3e-3, seed=0):
 def read(judge, images):
     """Features (N, 128) and class probabilities (N, 10) of images (N, 28, 28) in [0, 1].
 
-    Raises ValueError for pixels that are not finite.
+    Raises ValueError for no images and for pixels that are not finite.
     """
-    if not images.isfinite().all():
-        raise ValueError("images must be finite, got NaN or infinite pixels")
+    if not len(images) or not images.isfinite().all():
+        raise ValueError("images must be finite and at least one, got none, NaN or inf")
     features = torch.cat([judge.features(x[:, None]) for x in images.split(1000)])
     return features, judge.classifier(features).softmax(dim=1)
 

@@ -1,46 +1,44 @@
 """A generative adversarial network (Goodfellow et al. 2014) that draws MNIST digits.
 
-    python my_gan.py --n_epochs 10 --save mnist_generator.pt
+    python my_gan.py --n_epochs 10
 
-trains one and writes sample grids, checkpoints and, at the end, the generator's state_dict.
-After an interruption, --resume goes on to the generator that would have come out without it.
+writes images/STEP.png and mnist_generator.pt every --save_interval steps and at the end.
 """
 
 import argparse
-import copy
-import io
 import math
-import sys
+import os
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import matplotlib.pyplot as plt
-import programs
 import torch
-from programs import Settings, setting, usable_device
 from torch import nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import update_bn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, update_bn
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 import helpers
 
 
 # ----------------------------------------------------------------------------- modules
 class Generator(nn.Module):
-    """Fully connected layers on the noise, then transposed convolutions that draw.
+    """Linear layers that map the noise, then convolutions that draw.
 
-    Maps noise (N, latent_dim) to images (N, 1, 28, 28) in [-1, 1].
+    Noise (N, latent_dim) becomes images (N, 1, 28, 28) in [-1, 1].
     """
 
     def __init__(self, latent_dim=64, hidden=(256,) * 5, width=16):
         super().__init__()
-        layers, sizes = [], [latent_dim, *hidden]
-        for inputs, outputs in pairwise(sizes):
+        layers = []
+        for inputs, outputs in pairwise((latent_dim, *hidden)):
             layers += [nn.Linear(inputs, outputs, bias=False)]
             layers += [nn.BatchNorm1d(outputs), nn.ReLU()]
         self.layers = nn.Sequential(
             *layers,
-            nn.Linear(sizes[-1], 2 * width * 7 * 7, bias=False),
+            nn.Linear(hidden[-1], 2 * width * 7 * 7, bias=False),
             nn.Unflatten(1, (2 * width, 7, 7)),
             nn.BatchNorm2d(2 * width),
             nn.ReLU(),
@@ -56,10 +54,10 @@ class Generator(nn.Module):
 
 
 class MinibatchDeviation(nn.Module):
-    """Append one channel that says how varied the batch is (Karras et al. 2018, section 3).
+    """Append a channel that says how varied the batch is (Karras et al. 2018, section 3).
 
-    The standard deviation over the batch of every feature, averaged over the features: the
-    same number everywhere. (N, C, H, W) becomes (N, C + 1, H, W).
+    (N, C, H, W) becomes (N, C + 1, H, W). The new channel holds one number everywhere: the
+    standard deviation over the batch, averaged over all features.
     """
 
     def forward(self, x):
@@ -69,7 +67,7 @@ class MinibatchDeviation(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Strided convolutions and two linear layers: images (N, 1, 28, 28) to logits (N,)."""
+    """Convolutions and two linear layers: images (N, 1, 28, 28) to logits (N,)."""
 
     def __init__(self, width=16, hidden=256):
         super().__init__()
@@ -91,9 +89,9 @@ class Discriminator(nn.Module):
 
 # ------------------------------------------------------------------------------ losses
 def discriminator_loss(real_logits, fake_logits):
-    """-V(D, G) of equation (10), which D minimises; D = sigmoid(logits), log D = -softplus(-l).
+    """-V(D, G) of equation (10), which D minimises: a scalar from logits (N,) and (N,).
 
-    E_p[-log D(X)] + E_q[-log(1 - D(G(Z)))], a scalar from logits (N,) and (N,).
+    D = sigmoid(logit), so that -log D = softplus(-logit), -log(1 - D) = softplus(logit).
     """
     return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
 
@@ -104,7 +102,7 @@ def generator_loss(fake_logits):
 
 
 def gradient_penalty(discriminator, images):
-    """R1 = E_p[|dl/dx|^2] / 2 (Mescheder et al. 2018): a scalar; l is the logit of D."""
+    """R1 = E_p[|d logit / dx|^2] / 2 (Mescheder et al. 2018): a scalar."""
     images = images.detach().requires_grad_()
     logits = discriminator(images).sum()
     (gradient,) = torch.autograd.grad(logits, images, create_graph=True)
@@ -112,184 +110,126 @@ def gradient_penalty(discriminator, images):
 
 
 # ---------------------------------------------------------------------------- training
-def _share(value):
-    if not 0 <= value < 1:
-        raise ValueError(f"beta1, beta2 and ema must be in [0, 1), got {value}")
-
-
 @dataclass(frozen=True)
-class Config(Settings):
+class Settings:
     """What determines a training, beside the images and the two networks.
 
-    The learning rate is constant up to the share `hold` of the training, then falls linearly
-    to 0. R1 is applied at every `penalty_every`-th step, so many times as strong. `ema` is
-    the largest decay of the average; at step n it is n / (n + 10) if that is less.
+    Adam's learning rate is `lr` for the share `hold` of the training and then falls
+    linearly to 0. R1 is applied at every `penalty_every`-th step, so many times as strong.
     """
 
-    n_epochs: int = setting(10, "passes over the data", least=0)
-    batch_size: int = setting(64, "images per step", least=2)
-    lr: float = setting(2e-3, "learning rate of Adam at the start", above=0)
-    beta1: float = setting(0.0, "Adam's memory of gradients", check=_share)
-    beta2: float = setting(0.99, "Adam's memory of their squares", check=_share)
-    hold: float = setting(0.5, "share of the training before lr falls", least=0)
-    penalty: float = setting(0.3, "weight of the gradient penalty R1", least=0)
-    penalty_every: int = setting(8, "steps between stronger penalties", least=1)
-    ema: float = setting(0.999, "decay of G's moving average", check=_share)
-    latent_dim: int = setting(64, "length of the noise z", least=1)
-    seed: int = setting(0, "of everything that is random", least=0)
-    save_interval: int = setting(500, "steps between grids, checkpoints", least=1)
-    device: str = setting(str(helpers.device()), "of PyTorch", check=usable_device)
+    n_epochs: int = 10
+    batch_size: int = 64
+    lr: float = 2e-3
+    hold: float = 0.5
+    beta1: float = 0.0
+    beta2: float = 0.99
+    penalty: float = 0.3
+    penalty_every: int = 8
+    average: bool = True  # whether samples come from a moving average of G's weights
+    latent_dim: int = 64
+    seed: int = 0
 
 
-PARTS = "generator", "discriminator", "average", "optimizer_d", "optimizer_g"
+def polynomial_decay(average, current, count):
+    """The average of weights after `count` steps, mostly of the last tenth of them.
 
-
-class Trainer:
-    """The alternating optimisation of a generator and a discriminator.
-
-    `images` (N, 28, 28) in [0, 1] are visited in a new order each epoch, in batches (the
-    rest of an epoch that does not fill a batch is left out). `networks`: what makes a
-    generator, called with latent_dim, and a discriminator. Everything random comes from the
-    seed; training uses one thread of the CPU, since another number rounds differently.
-    Raises ValueError for other images and for a batch that they do not fill.
+    Shamir & Zhang 2013, section 4, with eta = 9.
     """
+    return average.lerp(current, 10 / (count.item() + 10))
 
-    def __init__(self, images, config, networks=(Generator, Discriminator)):
-        if images.shape[1:] != (28, 28) or not 0 <= images.min() <= images.max() <= 1:
-            raise ValueError(
-                f"images must be (N, 28, 28) with values in [0, 1], got "
-                f"{tuple(images.shape)} from {images.min():g} to {images.max():g}"
-            )
-        if (size := config.batch_size) > len(images):
-            raise ValueError(f"batch_size must be at most {len(images):,}, got {size}")
-        self.config = config
-        helpers.seed_everything(config.seed)
-        options = {"device": config.device, "memory_format": torch.channels_last}
-        self.generator = networks[0](config.latent_dim).to(**options)
-        self.discriminator = networks[1]().to(**options)
-        self.average = copy.deepcopy(self.generator)
-        adam = {"lr": config.lr, "betas": (config.beta1, config.beta2), "fused": True}
-        self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), **adam)
-        self.optimizer_g = torch.optim.Adam(self.generator.parameters(), **adam)
-        self.images = (2 * images - 1)[:, None].to(config.device)
-        self.total_steps = config.n_epochs * (len(images) // config.batch_size)
-        self.step_count = 0
-        self.random = torch.Generator().manual_seed(config.seed)
-        self.order = torch.empty(0, dtype=torch.int64)
-        self.history = {}  # name -> one value per step
 
-    def batch(self):
-        """The next real images (batch_size, 1, 28, 28), in [-1, 1]."""
-        size = self.config.batch_size
-        if len(self.order) < size:
-            self.order = torch.randperm(len(self.images), generator=self.random)
-        indices, self.order = self.order[:size], self.order[size:]
-        return self.images[indices.to(self.images.device)]
+def no_average(average, current, count):
+    """The current weights."""
+    return current
 
-    def noise(self, count, random=None):
-        """`count` draws of z from the standard normal distribution: (count, latent_dim)."""
-        sizes, random = (count, self.config.latent_dim), random or self.random
-        return torch.randn(*sizes, generator=random).to(self.images.device)
 
-    def step(self):
-        """One update of D by equation (10), then one of G by the non-saturating loss."""
-        self.set_learning_rate()
-        real = self.batch()
-        fake = self.generator(self.noise(len(real)))
+def train(images, settings, networks=(Generator, Discriminator), after_step=None):
+    """Train a generator against a discriminator on images (N, 28, 28) in [0, 1].
 
-        real_logits = self.discriminator(real)
-        fake_logits = self.discriminator(fake.detach())
+    `networks`: what makes a generator, given latent_dim, and a discriminator. Before the
+    first step and after each, `after_step(step, average)` is called. Returns the moving
+    average of the generator and the history, a dict: name -> one number per step. Raises
+    FloatingPointError for a loss that is not finite.
+    """
+    after_step = after_step or (lambda step, average: None)
+    helpers.seed_everything(settings.seed)
+    generator, discriminator = networks[0](settings.latent_dim), networks[1]()
+    for network in (generator, discriminator):
+        network.to(images.device, memory_format=torch.channels_last)
+    average = AveragedModel(
+        generator, avg_fn=polynomial_decay if settings.average else no_average
+    )
+
+    pixels = 2 * images[:, None] - 1
+    sampler = BatchSampler(RandomSampler(pixels), settings.batch_size, drop_last=True)
+    batches = DataLoader(pixels, sampler=sampler, batch_size=None)
+    total = settings.n_epochs * len(batches)
+
+    adam = {"lr": settings.lr, "betas": (settings.beta1, settings.beta2), "fused": True}
+    optimizer_d = torch.optim.Adam(discriminator.parameters(), **adam)
+    optimizer_g = torch.optim.Adam(generator.parameters(), **adam)
+    falling = max(1, (1 - settings.hold) * total)  # steps
+    schedules = [
+        LambdaLR(optimizer, lambda step: min(1, (total - step) / falling))
+        for optimizer in (optimizer_d, optimizer_g)
+    ]
+    history = {"loss_d": [], "loss_g": [], "d_real": [], "d_fake": []}
+
+    epochs = (real for _ in range(settings.n_epochs) for real in batches)
+    after_step(0, average)
+    bar = helpers.progress(epochs, total=total, desc="GAN, steps")
+    for step, real in enumerate(bar, 1):
+        noise = torch.randn(len(real), settings.latent_dim, device=real.device)
+        fake = generator(noise)
+
+        # one update of D by equation (10), with R1 at every `penalty_every`-th step
+        real_logits = discriminator(real)
+        fake_logits = discriminator(fake.detach())
         loss_d = discriminator_loss(real_logits, fake_logits)
-        loss = loss_d
-        if self.config.penalty and self.step_count % self.config.penalty_every == 0:
-            weight = self.config.penalty * self.config.penalty_every
-            loss = loss + weight * gradient_penalty(self.discriminator, real)
-        self.optimizer_d.zero_grad()
-        loss.backward()
-        self.optimizer_d.step()
+        penalty = 0
+        if settings.penalty and step % settings.penalty_every == 0:
+            weight = settings.penalty * settings.penalty_every
+            penalty = weight * gradient_penalty(discriminator, real)
+        optimizer_d.zero_grad()
+        (loss_d + penalty).backward()
+        optimizer_d.step()
 
-        # the same fake images, judged by the updated D; no gradient for D's weights
-        loss_g = generator_loss(self.discriminator(fake))
-        self.optimizer_g.zero_grad()
-        loss_g.backward(inputs=list(self.generator.parameters()))
-        self.optimizer_g.step()
+        # one update of G: the same images, judged by the updated D, whose weights rest
+        loss_g = generator_loss(discriminator(fake))
+        optimizer_g.zero_grad()
+        loss_g.backward(inputs=list(generator.parameters()))
+        optimizer_g.step()
 
-        self.step_count += 1
-        self.update_average()
-        d_real, d_fake = real_logits.sigmoid().mean(), fake_logits.sigmoid().mean()
-        self.record(loss_d=loss_d, loss_g=loss_g, d_real=d_real, d_fake=d_fake)
+        for schedule in schedules:
+            schedule.step()
+        average.update_parameters(generator)
+        history["loss_d"].append(loss_d.item())
+        history["loss_g"].append(loss_g.item())
+        history["d_real"].append(real_logits.sigmoid().mean().item())
+        history["d_fake"].append(fake_logits.sigmoid().mean().item())
+        if not math.isfinite(loss_d.item() + loss_g.item()):
+            raise FloatingPointError(f"no finite loss at step {step}: lr too large?")
+        after_step(step, average)
+    return average, history
 
-    def record(self, **values):
-        """Append to the history; raises FloatingPointError for a value that is not finite."""
-        for name, value in values.items():
-            value = value.item()
-            self.history.setdefault(name, []).append(value)
-            if not math.isfinite(value):
-                where = f"{name} is {value:g} at step {self.step_count:,}"
-                raise FloatingPointError(f"{where}: lr {self.config.lr:g} too large?")
 
-    def set_learning_rate(self):
-        """Constant up to the share `hold` of the training, then linear, to 0 at its end."""
-        left = 1 - self.step_count / self.total_steps
-        falling = 1 - self.config.hold
-        factor = min(1.0, left / falling) if falling > 0 else 1.0
-        for optimizer in (self.optimizer_d, self.optimizer_g):
-            for group in optimizer.param_groups:
-                group["lr"] = factor * self.config.lr
-
-    @torch.no_grad()
-    def update_average(self):
-        """Update the moving average of G's weights."""
-        decay = min(self.config.ema, self.step_count / (self.step_count + 10))
-        weights = self.average.parameters(), self.generator.parameters()
-        for average, current in zip(*weights):
-            average.lerp_(current, 1 - decay)
-
-    def train(self, until=None, after_step=None):
-        """Step up to step number `until` (default: the end), with a progress bar.
-
-        After each step, `after_step` is called with the number of steps taken so far. Raises
-        FloatingPointError when a loss is not finite.
-        """
-        until = self.total_steps if until is None else until
-        bar = {"desc": "GAN, steps", "initial": self.step_count, "total": until}
-        with programs.threads(1):
-            for count in helpers.progress(range(self.step_count + 1, until + 1), **bar):
-                self.step()
-                if after_step is not None:
-                    after_step(count)
-
-    def fixed_noise(self, count):
-        """`count` draws of z that depend on the seed alone: (count, latent_dim)."""
-        return self.noise(count, torch.Generator().manual_seed(self.config.seed))
-
-    def averaged_generator(self):
-        """The moving average of the generator, in eval mode, with batch statistics of its own."""
-        update_bn(self.fixed_noise(5000).split(500), self.average)
-        return self.average.eval()
-
-    def state_dict(self):
-        """All that the steps to come depend on."""
-        state = {name: getattr(self, name).state_dict() for name in PARTS}
-        state |= {"images": len(self.images), "step_count": self.step_count}
-        state |= {"random": self.random.get_state(), "order": self.order.clone()}
-        return state | {"history": self.history}
-
-    def load_state_dict(self, state):
-        """Go on from `state`; raises ValueError when it was made with other images."""
-        if (there := state["images"]) != (here := len(self.images)):
-            raise ValueError(f"the checkpoint was made with {there} images, got {here}")
-        for name in PARTS:
-            getattr(self, name).load_state_dict(state[name])
-        self.step_count, self.order = state["step_count"], state["order"]
-        self.random.set_state(state["random"])
-        self.history = {name: list(values) for name, values in state["history"].items()}
+def fixed_noise(count, latent_dim, seed=0):
+    """`count` draws of z that depend on the seed alone: (count, latent_dim)."""
+    return torch.randn(count, latent_dim, generator=torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()
-def draw(generator, noise):
-    """Images (N, 28, 28) in [0, 1] that the generator makes of noise (N, latent_dim)."""
-    images = torch.cat([generator(part) for part in noise.split(500)])
+def draw(average, noise):
+    """Images (N, 28, 28) in [0, 1] that a generator makes of noise (N, latent_dim).
+
+    Its batch-norm statistics are measured first, on 5,000 other draws: training measures
+    them for the current weights, not for their average.
+    """
+    others = fixed_noise(5000, noise.shape[1], seed=1).to(noise.device)
+    update_bn(others.split(500), average)
+    average.eval()
+    images = torch.cat([average(part) for part in noise.split(500)])
     return (images[:, 0] + 1) / 2
 
 
@@ -299,59 +239,66 @@ def grid(images):
     return images.unflatten(0, (5, 5)).transpose(1, 2).reshape(5 * 28, 5 * 28)
 
 
-def build_parser():
-    parser = argparse.ArgumentParser(description="Train a GAN on MNIST.")
-    programs.add_flags(parser, Config)
-    add = parser.add_argument
-    text = "file of the generator's state_dict; checkpoints go to SAVE.checkpoint"
-    default = {"metavar": "SAVE", "default": "mnist_generator.pt"}
-    add("--save", type=programs.output_file, help=text, **default)
-    text = "folder of the sample grids, named after their step (default: %(default)s)"
-    add("--images", type=programs.output_folder, default="images", help=text)
-    text = "go on from the checkpoint, with the same settings, instead of anew"
-    add("--resume", action="store_true", help=text)
-    return parser
+def number(kind, least, most=math.inf):
+    """A type for argparse: a finite number of `kind` from `least` to `most`."""
+
+    def parse(text):
+        value = kind(text)
+        if not least <= value <= most or value == math.inf:
+            raise argparse.ArgumentTypeError(f"{text} is not from {least} to {most}")
+        return value
+
+    parse.__name__ = kind.__name__  # argparse says: invalid int value: 'two'
+    return parse
+
+
+FLAGS = {  # name: type, help
+    "n_epochs": (number(int, 1), "passes over the training images"),
+    "batch_size": (number(int, 2), "images per step"),
+    "lr": (number(float, 1e-9), "learning rate of Adam at the start"),
+    "latent_dim": (number(int, 1), "length of the noise z"),
+    "seed": (number(int, 0, 2**32 - 1), "of everything that is random"),
+}
 
 
 def main(arguments=None):
-    """Run the program; returns its exit status."""
-    parser = build_parser()
+    """Run the program."""
+    parser = argparse.ArgumentParser(
+        description="Train a GAN on MNIST.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    for name, (kind, text) in FLAGS.items():
+        default = getattr(Settings(), name)
+        parser.add_argument(f"--{name}", type=kind, default=default, help=text)
+    interval = {"type": number(int, 1), "default": 500, "help": "steps between files"}
+    parser.add_argument("--save_interval", **interval)
+    folder = {"type": Path, "default": Path("."), "help": "folder of what is written"}
+    parser.add_argument("--output", **folder)
     args = parser.parse_args(arguments)
-    config = programs.settings_from(parser, Config, args)
-    checkpoint = args.save.with_name(args.save.name + ".checkpoint")
+    settings = Settings(**{name: getattr(args, name) for name in FLAGS})
     try:
-        programs.output_file(checkpoint)
-        trainer = Trainer(helpers.load_mnist().train_images, config)
-        if args.resume:
-            may_differ = ["save_interval"]
-            state = programs.load_checkpoint(checkpoint, config, may_differ)
-            trainer.load_state_dict(state)
-    except (ValueError, FileNotFoundError, argparse.ArgumentTypeError) as error:
-        parser.error(str(error))
+        (args.output / "images").mkdir(parents=True, exist_ok=True)
+        (args.output / "unfinished.pt").touch()
+    except OSError as error:
+        parser.error(f"--output {args.output} cannot be written: {error.strerror}")
+    images = helpers.load_mnist().train_images.to(helpers.device())
+    if args.batch_size > len(images):
+        parser.error(f"--batch_size {args.batch_size} exceeds {len(images)} images")
+    total = args.n_epochs * (len(images) // args.batch_size)
+    noise = fixed_noise(25, args.latent_dim).to(images.device)
 
-    def write(count):
-        """A sample grid and a checkpoint, every `save_interval` steps and at the end."""
-        if count % config.save_interval == 0 or count == trainer.total_steps:
-            samples = draw(trainer.averaged_generator(), trainer.fixed_noise(25))
-            path = args.images / f"{count:06d}.png"
-            plt.imsave(path, grid(samples).cpu(), cmap="gray_r", vmin=0, vmax=1)
-            programs.save_checkpoint(checkpoint, config, trainer.state_dict())
+    def save(step, average):
+        if step % args.save_interval and step != total:
+            return
+        picture = grid(draw(average, noise)).cpu()
+        path = args.output / "images" / f"{step:06d}.png"
+        plt.imsave(path, picture, cmap="gray_r", vmin=0, vmax=1)
+        torch.save(average.module.state_dict(), args.output / "unfinished.pt")
+        os.replace(args.output / "unfinished.pt", args.output / "mnist_generator.pt")
 
-    try:
-        if not args.resume:
-            write(0)
-        trainer.train(after_step=write)
-    except KeyboardInterrupt:
-        print("\nInterrupted; go on from the checkpoint by --resume", file=sys.stderr)
-        return 130
-    except FloatingPointError as error:
-        print(f"\n{error}; no generator was saved", file=sys.stderr)
-        return 1
-    torch.save(trainer.averaged_generator().state_dict(), content := io.BytesIO())
-    programs.write_file(args.save, content.getvalue())
-    print(f"{trainer.step_count:,} steps; the generator is in {args.save}")
-    return 0
+    torch.set_num_threads(1)  # the networks are small: more threads are slower
+    train(images, settings, after_step=save)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
