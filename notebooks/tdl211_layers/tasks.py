@@ -1,7 +1,7 @@
 """The two tasks of ex2.ipynb: data, networks, training, and the search for their settings.
 
-    python tasks.py recall      writes saved/recall.csv, about 10 minutes of one core
-    python tasks.py surface     writes saved/surface.csv, about 5 minutes
+    python tasks.py recall      writes saved/recall.csv, about 15 minutes of one core
+    python tasks.py surface     writes saved/surface.csv, about 8 minutes
 
 Every run is one row, by task, network, length of the sequences, rate and seed. A run that
 the file already holds is not repeated.
@@ -24,7 +24,9 @@ WEIGHTS = 2620  # of every network, at most
 SYMBOLS, MARKABLE = 4, 10
 DELAYS = 5, 50
 SEEDS = 1, 2, 3
-RATES = [0.004 * 4.0**k for k in range(-3, 4)]  # 0.0000625 to 0.256
+RATES = [0.004 * 4.0**k for k in range(-3, 5)]  # 0.0000625 to 1.024
+
+# Networks: (model, nonlinearity, initialisation).
 RECURRENT = [
     ("RNN", "tanh", "PyTorch"),
     ("RNN", "tanh", "orthogonal"),
@@ -35,11 +37,21 @@ RECURRENT = [
     ("LSTM", "", "PyTorch"),
     ("LSTM", "", "open gate"),
 ]
+MORE = [("RNN", "ReLU", "orthogonal × √2"), ("LSTM", "", "W_hh × 3")]  # for recall
+LARGE_INPUT = [  # for surface
+    ("MLP", "tanh", "W_ih × 4"),
+    ("MLP", "ReLU", "W_ih × 4"),
+    ("RNN", "tanh", "W_ih × 4"),
+    ("RNN", "ReLU", "W_ih × 4"),
+    ("LSTM", "", "W_ih × 4"),
+    ("LSTM", "", "W_ih × 4, closed gate"),
+]
 FEEDFORWARD = [("MLP", "tanh", "PyTorch"), ("MLP", "ReLU", "PyTorch")]
 WIDE = [("wide MLP", "tanh", "PyTorch"), ("wide MLP", "ReLU", "PyTorch")]
-
-
 ONE_STEP = [("RNN", "ReLU", "PyTorch"), ("LSTM", "", "open gate")]
+VANISHING = [
+    k for k in RECURRENT if k[2] == "PyTorch" or k[1:] == ("ReLU", "orthogonal")
+]
 
 
 # ---------------------------------------------------------------------------- the tasks
@@ -110,19 +122,27 @@ def network(task, kind, steps):
         inputs *= steps if last else 1
         H = 64 if model == "wide MLP" else width(1, inputs, outputs)
         f = {"tanh": torch.tanh, "ReLU": torch.relu}[nonlinearity]
-        return MLP(inputs, H, outputs, f, window=last)
+        model = MLP(inputs, H, outputs, f, window=last)
+        if "W_ih × 4" in initialisation:
+            model.first.weight.data *= 4
+        return model
     if model == "RNN":
         H = width(1, inputs, outputs)
         layer = RNN(inputs, H, nonlinearity=nonlinearity.lower())
     else:
         H = width(4, inputs, outputs)
         layer = LSTM(inputs, H)
-    if initialisation == "orthogonal":
-        nn.init.orthogonal_(layer.weight_hh_l0)
-    elif initialisation == "identity":
-        nn.init.eye_(layer.weight_hh_l0)
-    elif initialisation == "open gate":  # rows of f, column of the constant input
-        nn.init.constant_(layer.weight_ih_l0[H : 2 * H, -1].detach(), 4.0)
+    W_ih, W_hh = layer.weight_ih_l0.data, layer.weight_hh_l0.data
+    if "orthogonal" in initialisation:
+        nn.init.orthogonal_(W_hh, gain=math.sqrt(2) if "√2" in initialisation else 1)
+    elif "identity" in initialisation:
+        nn.init.eye_(W_hh)
+    elif "W_hh × 3" in initialisation:
+        W_hh *= 3
+    if "W_ih × 4" in initialisation:
+        W_ih *= 4
+    if "gate" in initialisation:  # rows of f, column of the constant input
+        W_ih[H : 2 * H, -1] = 4.0 if "open" in initialisation else -4.0
     return Recurrent(layer, outputs, last)
 
 
@@ -172,7 +192,7 @@ FIELDS = "model nonlinearity initialisation steps rate seed updates loss test cu
 
 
 class Table:
-    """The saved runs of a task, {(kind, steps, rate, seed): row}."""
+    """The saved runs of a task, {(kind, steps, rate, seed, updates): row}."""
 
     def __init__(self, task):
         self.task, self.path = task, SAVED / f"{task.__name__}.csv"
@@ -181,12 +201,13 @@ class Table:
             with self.path.open(newline="") as file:
                 for row in csv.DictReader(file):
                     kind = row["model"], row["nonlinearity"], row["initialisation"]
-                    setting = int(row["steps"]), float(row["rate"]), int(row["seed"])
+                    steps, rate, seed = row["steps"], row["rate"], row["seed"]
+                    setting = int(steps), float(rate), int(seed), int(row["updates"])
                     self.rows[kind, *setting] = row
 
     def run(self, kind, steps, rate, seed, updates):
         """The row of this run, which is trained and saved when it is missing."""
-        key = kind, steps, rate, seed
+        key = kind, steps, rate, seed, updates
         if key not in self.rows:
             model, curve = train(self.task, kind, steps, rate, seed, updates)
             loss, _ = evaluate(self.task, model, steps, 2000)
@@ -235,14 +256,17 @@ if __name__ == "__main__":
     torch.set_flush_denormal(True)
     if sys.argv[1] == "surface":
         table = Table(surface)
-        for kind in FEEDFORWARD + RECURRENT:
+        for kind in FEEDFORWARD + RECURRENT + LARGE_INPUT:
             search(table, kind, 8, 2000)
-        for (
-            kind
-        ) in ONE_STEP:  # a control: sequences of one step, so that no state is used
+        # A control: sequences of one step, so that no state is used.
+        for kind in ONE_STEP:
             search(table, kind, 1, 2000)
     else:
         table = Table(recall)
         for steps in (MARKABLE + delay for delay in DELAYS):
-            for kind in RECURRENT + FEEDFORWARD + WIDE:
+            for kind in RECURRENT + MORE:
                 search(table, kind, steps, 1000)
+        for kind in VANISHING:  # a control: four times the updates
+            table.run(kind, 60, 0.004, 1, 4000)
+        for kind in FEEDFORWARD + WIDE:  # cheaper updates, so more of them
+            search(table, kind, 60, 8000)
