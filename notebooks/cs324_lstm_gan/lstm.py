@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-STARTS = ("chrono", "zero")
+INITIALISATIONS = ("uniform", "chrono", "chrono_b_f", "chrono_b_i")
 
 
 class State(NamedTuple):
@@ -23,23 +23,22 @@ class LSTM(nn.Module):
     """The LSTM whose parameters have the names of the equations.
 
     `W_gx`, ... (hidden_dim, input_dim), `W_gh`, ... (hidden_dim, hidden_dim), `b_g`, ...
-    (hidden_dim,), `W_ph` (output_dim, hidden_dim), `b_p` (output_dim,) start uniform in
-    +-1/sqrt(hidden_dim). Then, with `forget_start` "chrono" (Tallec & Ollivier 2018),
-    b_f = log u with u ~ U(1, seq_length - 1) and b_i = -b_f: the memory 1/(1 - f) of the
-    cells spans from two steps to the whole sequence; with "zero" b_f = 0, so that half is
-    forgotten at each step, and b_i stays uniform. `seq_length`, the number of time steps,
-    matters to the chrono start alone.
+    (hidden_dim,), `W_ph` (output_dim, hidden_dim) and `b_p` (output_dim,) are initialised
+    uniformly in +-1/sqrt(hidden_dim), as PyTorch does. With `initialisation` "chrono"
+    (Tallec & Ollivier 2018), b_f = log u and b_i = -log u with u ~ U(1, seq_length - 1):
+    the memories 1/(1 - f) of the cells then reach from two steps to seq_length.
+    "chrono_b_f" and "chrono_b_i" change one of the two biases, "uniform" neither.
+    `seq_length`, the number of time steps, matters to these biases alone.
     """
 
     def __init__(
-        self, seq_length, input_dim, hidden_dim, output_dim, forget_start="chrono"
+        self, seq_length, input_dim, hidden_dim, output_dim, initialisation="uniform"
     ):
         super().__init__()
-        sizes = input_dim, hidden_dim, output_dim
-        if min(sizes) < 1 or forget_start not in STARTS:
+        if initialisation not in INITIALISATIONS:
             raise ValueError(
-                f"sizes must be at least 1, forget_start one of {STARTS}: "
-                f"got {sizes}, {forget_start!r}"
+                f"initialisation must be one of {', '.join(INITIALISATIONS)}, "
+                f"got {initialisation!r}"
             )
         shapes = {f"W_{gate}x": (hidden_dim, input_dim) for gate in "gifo"}
         shapes |= {f"W_{gate}h": (hidden_dim, hidden_dim) for gate in "gifo"}
@@ -48,29 +47,33 @@ class LSTM(nn.Module):
         for name, shape in shapes.items():
             start = torch.empty(shape).uniform_(-(hidden_dim**-0.5), hidden_dim**-0.5)
             self.register_parameter(name, nn.Parameter(start))
+        log_u = torch.empty(hidden_dim).uniform_(1, max(seq_length - 1, 1)).log()
         with torch.no_grad():
-            self.b_f.zero_()
-            if forget_start == "chrono" and seq_length > 2:
-                self.b_f.uniform_(1, seq_length - 1).log_()
-                self.b_i.copy_(-self.b_f)
+            if initialisation in ("chrono", "chrono_b_f"):
+                self.b_f.copy_(log_u)
+            if initialisation in ("chrono", "chrono_b_i"):
+                self.b_i.copy_(-log_u)
 
     def forward(self, x):
         """Logits p(T) (batch, output_dim) of x (batch, time >= 1, input_dim)."""
-        *_, last = self.unroll(x)
-        return self.logits(last.h)
+        for state in self.unroll(x):
+            h = state.h
+        return self.logits(h)
 
     def logits(self, h):
         """Equation (7); the softmax (8) is in the loss."""
-        return h @ self.W_ph.T + self.b_p
+        return h @ self.W_ph.T + self.b_p  # (7)
 
-    def unroll(self, x):
-        """Yield the `State` of each time step."""
+    def unroll(self, x, h=None, c=None):
+        """Yield the `State` of each time step, from h(0) = c(0) = 0 or from the given ones."""
         W_x = torch.cat([self.W_gx, self.W_ix, self.W_fx, self.W_ox])
         W_h = torch.cat([self.W_gh, self.W_ih, self.W_fh, self.W_oh])
         b = torch.cat([self.b_g, self.b_i, self.b_f, self.b_o])
-        h = c = x.new_zeros(len(x), len(self.b_g))
-        for a_x in (x @ W_x.T + b).unbind(1):  # all time steps at once
-            a_g, a_i, a_f, a_o = torch.addmm(a_x, h, W_h.T).chunk(4, dim=1)
+        zero = x.new_zeros(len(x), len(self.b_g))
+        h = zero if h is None else h
+        c = zero if c is None else c
+        for a_x in (x @ W_x.T + b).unbind(1):  # W_x x + b for all time steps
+            a_g, a_i, a_f, a_o = (a_x + h @ W_h.T).chunk(4, dim=1)
             g = torch.tanh(a_g)  # (1)
             i = torch.sigmoid(a_i)  # (2)
             f = torch.sigmoid(a_f)  # (3)
